@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "board.hpp"
+
+#include <algorithm>
+
+namespace svio {
+
+Board::Board(const BoardConfig &config, GuestLock &lock, Clock &clock, ThreadHooks &hooks,
+             std::unique_ptr<Port> port)
+    : lock_(lock), clock_(clock), hooks_(hooks), config_(config), port_(std::move(port)) {
+    for (unsigned n = 0; n < config_.cores; n++)
+        cores_.push_back(std::make_unique<Core>(*this, n, config_.poll_us));
+    // The last core polls a native port, so that with two of them each direction has its own.
+    if (port_->native())
+        cores_.back()->serve_port();
+}
+
+Board::~Board() {
+    stop();
+}
+
+Vif &Board::add_vif(const VifConfig &config, GuestMemory &memory, Signals &signals) {
+    vifs_.push_back(std::make_unique<Vif>(config, memory, signals, clock_, *this));
+    for (unsigned pair = 0; pair < config.queue_pairs; pair++)
+        core_of(pair).serve(*vifs_.back(), pair);
+    return *vifs_.back();
+}
+
+void Board::start() {
+    if (config_.threads && !started_) {
+        for (auto &core : cores_)
+            core->start();
+    }
+    started_ = true;
+}
+
+void Board::stop() {
+    for (auto &core : cores_)
+        core->stop();
+    started_ = false;
+}
+
+void Board::pause() {
+    pauses_.fetch_add(1, std::memory_order_seq_cst);
+    for (auto &core : cores_)
+        core->wait_inactive();
+}
+
+void Board::resume() {
+    if (pauses_.fetch_sub(1, std::memory_order_seq_cst) == 1) {
+        unpark();
+        for (auto &core : cores_)
+            core->wake();
+    }
+}
+
+void Board::unpark() {
+    park_word_.fetch_add(1, std::memory_order_seq_cst);
+    park_word_.notify_all();
+}
+
+void Board::wake(unsigned pair) {
+    core_of(pair).wake();
+}
+
+void Board::port_ready() {
+    for (auto &core : cores_)
+        core->wake();
+}
+
+void Board::receive_ready(Vif &) {
+    if (port_->native())
+        cores_.back()->wake();
+    else
+        port_->flush_receive();
+}
+
+size_t Board::purge(Vif &vif) {
+    port_->purge();
+    size_t gone = 0;
+    for (auto &core : cores_)
+        gone += core->purge(vif);
+    return gone;
+}
+
+bool Board::receive(std::span<const uint8_t> frame) {
+    if (paused())
+        return false; // a stopped machine; resume() offers it again
+    Vif &vif = *vifs_.front();
+    Core &core = core_of(0);
+    if (core.behind_backlog())
+        return false;
+    Vif::Delivery outcome = vif.receive_locked(frame);
+    if (outcome == Vif::Delivery::Busy && !core.push_backlog(vif, frame))
+        vif.counters.add(SVIO_STAT_DROP_RX_BACKLOG);
+    vif.report_errors();
+    return outcome != Vif::Delivery::Full;
+}
+
+bool Board::has_error_news() const {
+    return std::any_of(vifs_.begin(), vifs_.end(), [](auto &vif) { return vif->has_error_news(); });
+}
+
+void Board::report_errors() {
+    for (auto &vif : vifs_)
+        vif->report_errors();
+}
+
+void Board::visit_counters(const Visitor &visit) const {
+    for (size_t n = 0; n < cores_.size(); n++) {
+        std::string core = "cores/" + std::to_string(n) + "/";
+        for (size_t i = 0; i < CoreStatCount; i++)
+            visit(core + core_stat_names[i], cores_[n]->counters.get(i));
+        visit(core + "cpu_ns", cores_[n]->cpu_ns());
+    }
+    for (size_t n = 0; n < vifs_.size(); n++) {
+        Vif &vif = *vifs_[n];
+        std::string path = "vifs/" + std::to_string(n) + "/";
+        visit(path + "id", vif.config().id);
+        for (size_t i = 0; i < SVIO_STAT_COUNT; i++)
+            visit(path + vif_stat_names[i], vif.counters.get(i));
+        for (unsigned pair = 0; pair < vif.pairs(); pair++) {
+            std::string queues = path + "queues/" + std::to_string(pair) + "/";
+            for (size_t i = 0; i < SVIO_QSTAT_COUNT; i++) {
+                visit(queues + "send/" + queue_stat_names[i], vif.pair(pair).send.counters.get(i));
+                visit(queues + "receive/" + queue_stat_names[i], vif.pair(pair).receive.counters.get(i));
+            }
+        }
+    }
+}
+
+} // namespace svio

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// The board: on-board cores, VIFs and a port. Knows nothing of QEMU.
+#pragma once
+
+#include "core.hpp"
+#include "host.hpp"
+#include "vif.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace svio {
+
+struct BoardConfig {
+    unsigned cores = 1;     ///< 1..SVIO_MAX_CORES
+    uint32_t poll_us = 200; ///< longest time without work before a core sleeps, microseconds
+    bool threads = true;    ///< false: nobody calls the cores but the owner (tests, simulated time)
+};
+
+class Board final : public VifHost {
+  public:
+    Board(const BoardConfig &config, GuestLock &lock, Clock &clock, ThreadHooks &hooks,
+          std::unique_ptr<Port> port);
+    ~Board() override;
+
+    /// Before start().
+    Vif &add_vif(const VifConfig &config, GuestMemory &memory, Signals &signals);
+    void start();
+    /// Ends the cores; afterwards nothing of the board runs. The guest lock must not be held, or be one that
+    /// nobody waits for: see Core::run().
+    void stop();
+
+    /// A frame from a port that pushes (a netdev). Guest lock held. False: held back, offer it again after
+    /// Port::flush_receive().
+    bool receive(std::span<const uint8_t> frame);
+
+    // ---- VifHost ----
+    void pause() override;
+    void resume() override;
+    void wake(unsigned pair) override;
+    void receive_ready(Vif &vif) override;
+    size_t purge(Vif &vif) override;
+    uint32_t speed_mbps() const override { return port_->speed_mbps(); }
+
+    /// The port can send again.
+    void port_ready();
+
+    bool paused() const { return pauses_.load(std::memory_order_seq_cst) != 0; }
+    Core &core_of(unsigned pair) { return *cores_[pair % cores_.size()]; }
+    Core &core(unsigned n) { return *cores_[n]; }
+    unsigned cores() const { return static_cast<unsigned>(cores_.size()); }
+    Vif &vif(unsigned n) { return *vifs_[n]; }
+    unsigned vifs() const { return static_cast<unsigned>(vifs_.size()); }
+    Port &port() { return *port_; }
+    Clock &clock() { return clock_; }
+    GuestLock &lock() { return lock_; }
+    ThreadHooks &hooks() { return hooks_; }
+    /// Changes whenever a parked core should look again.
+    std::atomic<uint32_t> &park_word() { return park_word_; }
+    void unpark();
+    bool has_error_news() const;
+    void report_errors();
+
+    using Visitor = std::function<void(const std::string &path, uint64_t value)>;
+    /// All counters, as paths like "vifs/0/queues/0/send/posted".
+    void visit_counters(const Visitor &visit) const;
+
+  private:
+    GuestLock &lock_;
+    Clock &clock_;
+    ThreadHooks &hooks_;
+    const BoardConfig config_;
+    std::unique_ptr<Port> port_;
+    std::vector<std::unique_ptr<Vif>> vifs_;
+    std::vector<std::unique_ptr<Core>> cores_;
+    std::atomic<uint32_t> pauses_{0};
+    std::atomic<uint32_t> park_word_{0};
+    bool started_ = false;
+};
+
+} // namespace svio

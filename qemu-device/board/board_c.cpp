@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "board_c.h"
+
+#include "board.hpp"
+#include "native_port.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <exception>
+
+namespace {
+
+using namespace svio;
+
+class HostWindow final : public Window {
+  public:
+    HostWindow(const SvioHost &host, SvioWindow *window) : host_(host), window_(window) {}
+    ~HostWindow() override { host_.window_close(host_.opaque, window_); }
+    bool load(size_t offset, void *to, size_t length) override {
+        return host_.window_load(host_.opaque, window_, offset, to, length);
+    }
+    bool store(size_t offset, const void *from, size_t length) override {
+        return host_.window_store(host_.opaque, window_, offset, from, length);
+    }
+    void written(size_t offset, size_t length) override {
+        host_.window_written(host_.opaque, window_, offset, length);
+    }
+    uint8_t *direct() const override { return window_->direct; }
+
+  private:
+    const SvioHost &host_;
+    SvioWindow *window_;
+};
+
+class HostMemory final : public GuestMemory {
+  public:
+    explicit HostMemory(const SvioHost &host) : host_(host) {}
+    bool read(uint64_t address, void *to, size_t length) override {
+        return host_.read(host_.opaque, address, to, length);
+    }
+    bool write(uint64_t address, const void *from, size_t length) override {
+        return host_.write(host_.opaque, address, from, length);
+    }
+    std::unique_ptr<Window> open(uint64_t address, size_t length) override {
+        SvioWindow *window = host_.window_open(host_.opaque, address, length);
+        return window ? std::make_unique<HostWindow>(host_, window) : nullptr;
+    }
+    bool wants_guest_lock() const override { return host_.dma_wants_lock; }
+
+  private:
+    const SvioHost &host_;
+};
+
+class HostSignals final : public Signals {
+  public:
+    explicit HostSignals(const SvioHost &host) : host_(host) {}
+    void raise(unsigned vector) override { host_.signal(host_.opaque, vector); }
+
+  private:
+    const SvioHost &host_;
+};
+
+class HostLock final : public GuestLock {
+  public:
+    explicit HostLock(const SvioHost &host) : host_(host) {}
+    void lock() override { host_.lock(host_.opaque); }
+    void unlock() override { host_.unlock(host_.opaque); }
+
+  private:
+    const SvioHost &host_;
+};
+
+class HostHooks final : public ThreadHooks {
+  public:
+    explicit HostHooks(const SvioHost &host) : host_(host) {}
+    void begin(unsigned core) override { host_.thread_begin(host_.opaque, core); }
+    void end(unsigned core) override { host_.thread_end(host_.opaque, core); }
+
+  private:
+    const SvioHost &host_;
+};
+
+/// A QEMU netdev: it pushes frames into Board::receive() and takes them one by one.
+class HostPort final : public Port {
+  public:
+    explicit HostPort(const SvioHost &host) : host_(host) {}
+    void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override {
+        for (size_t i = 0; i < frames.size() && !blocked_; i++) {
+            // Before the call: its completion may run inside of it.
+            blocked_ = true;
+            int taken = host_.port_send(host_.opaque, static_cast<const uint8_t *>(frames[i].iov_base),
+                                        frames[i].iov_len);
+            if (taken != 0)
+                blocked_ = false;
+            verdicts[i] = taken < 0 ? Verdict::Failed : Verdict::Sent;
+        }
+    }
+    bool blocked() const override { return blocked_; }
+    bool wants_guest_lock() const override { return true; }
+    void flush_receive() override { host_.port_flush_receive(host_.opaque); }
+    void purge() override {
+        host_.port_purge(host_.opaque);
+        blocked_ = false;
+    }
+    void ready() { blocked_ = false; }
+    size_t max_frame() const override { return SVIO_MESSAGE_MAX; }
+
+  private:
+    const SvioHost &host_;
+    std::atomic<bool> blocked_{false};
+};
+
+} // namespace
+
+struct SvioBoard {
+    explicit SvioBoard(const SvioHost &h)
+        : host(h), memory(host), signals(host), lock(host), hooks(host) {}
+
+    const SvioHost host;
+    HostMemory memory;
+    HostSignals signals;
+    HostLock lock;
+    HostHooks hooks;
+    MonotonicClock clock;
+    HostPort *netdev = nullptr; // the board's port, if it is one
+    std::unique_ptr<Board> board;
+};
+
+extern "C" {
+
+SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, char **error) {
+    try {
+        auto self = std::make_unique<SvioBoard>(*host);
+        std::unique_ptr<Port> port;
+        if (config->port) {
+            std::string sentence;
+            port = open_native_port(config->port, sentence);
+            if (!port) {
+                *error = strdup(sentence.c_str());
+                return nullptr;
+            }
+        } else {
+            auto netdev = std::make_unique<HostPort>(self->host);
+            self->netdev = netdev.get();
+            port = std::move(netdev);
+        }
+        BoardConfig board{.cores = config->cores, .poll_us = config->poll_us, .threads = true};
+        self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
+        VifConfig vif;
+        std::copy_n(config->mac, vif.mac.size(), vif.mac.begin());
+        vif.queue_size_hint = config->queue_size;
+        vif.queue_size_max = std::max<uint32_t>(config->queue_size, vif.queue_size_max);
+        self->board->add_vif(vif, self->memory, self->signals);
+        self->board->start();
+        return self.release();
+    } catch (const std::exception &e) {
+        *error = strdup(e.what());
+        return nullptr;
+    }
+}
+
+void svio_board_stop(SvioBoard *board) {
+    board->board->stop();
+}
+
+void svio_board_free(SvioBoard *board) {
+    delete board;
+}
+
+uint32_t svio_board_read(SvioBoard *board, unsigned vif, uint32_t offset) {
+    return board->board->vif(vif).read_register(offset);
+}
+
+void svio_board_write(SvioBoard *board, unsigned vif, uint32_t offset, uint32_t value) {
+    board->board->vif(vif).write_register(offset, value);
+}
+
+void svio_board_bad_access(SvioBoard *board, unsigned vif) {
+    board->board->vif(vif).bad_access();
+}
+
+void svio_board_reset(SvioBoard *board, unsigned vif) {
+    board->board->vif(vif).reset();
+}
+
+void svio_board_pause(SvioBoard *board) {
+    board->board->pause();
+}
+
+void svio_board_resume(SvioBoard *board) {
+    board->board->resume();
+}
+
+void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled) {
+    board->board->vif(vif).set_dma(enabled);
+}
+
+void svio_board_set_link(SvioBoard *board, unsigned vif, bool up) {
+    board->board->vif(vif).set_link(up);
+}
+
+void svio_board_port_ready(SvioBoard *board) {
+    if (board->netdev)
+        board->netdev->ready();
+    board->board->port_ready();
+}
+
+void svio_board_receive_ready(SvioBoard *board) {
+    board->board->receive_ready(board->board->vif(0));
+}
+
+bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length) {
+    return board->board->receive({frame, length});
+}
+
+void svio_board_visit_counters(SvioBoard *board, SvioVisitor *visit, void *opaque) {
+    board->board->visit_counters(
+        [&](const std::string &path, uint64_t value) { visit(opaque, path.c_str(), value); });
+}
+
+} // extern "C"

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "core.hpp"
+
+#include "board.hpp"
+#include "vif.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <system_error>
+#include <time.h>
+#include <unistd.h>
+#include <utility>
+
+namespace svio {
+
+namespace {
+
+constexpr uint64_t budget_start_ns = 10'000;
+
+uint64_t thread_cpu_ns() {
+    timespec ts{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
+}
+
+void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+} // namespace
+
+uint64_t MonotonicClock::now() {
+    timespec ts{};
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
+}
+
+Core::Core(Board &board, unsigned index, uint32_t poll_us)
+    : board_(board), index_(index), poll_max_ns_(uint64_t{poll_us} * 1000), poll_ns_(poll_max_ns_),
+      wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    if (wake_fd_ < 0)
+        throw std::system_error(errno, std::generic_category(), "eventfd");
+}
+
+Core::~Core() {
+    stop();
+    close(wake_fd_);
+}
+
+void Core::serve(Vif &vif, unsigned pair) {
+    served_.push_back({&vif, pair});
+    locked_rounds_ |= vif.memory().wants_guest_lock();
+}
+
+void Core::start() {
+    stopping_ = false;
+    thread_ = std::thread([this] { run(); });
+}
+
+void Core::stop() {
+    if (!thread_.joinable())
+        return;
+    stopping_ = true;
+    wake();
+    board_.unpark();
+    thread_.join();
+}
+
+// ---- being active ----
+
+bool Core::enter() {
+    active_.store(1, std::memory_order_seq_cst);
+    // Sequentially consistent, as is Board::pause(): either the pauser sees us active and waits, or we see its
+    // pause and stay out.
+    if (!board_.paused()) [[likely]]
+        return true;
+    leave();
+    return false;
+}
+
+void Core::leave() {
+    active_.store(0, std::memory_order_seq_cst);
+    active_.notify_all();
+}
+
+void Core::wait_inactive() {
+    active_.wait(1, std::memory_order_seq_cst);
+}
+
+void Core::wake() {
+    // Sequentially consistent against sleep(): either it sees the poke, or we see it asleep.
+    poked_.store(true, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst)) {
+        uint64_t one = 1;
+        // A full counter (EAGAIN) wakes as well.
+        [[maybe_unused]] ssize_t n = write(wake_fd_, &one, sizeof(one));
+    }
+}
+
+// ---- one round ----
+
+bool Core::round() {
+    bool found;
+    if (locked_rounds_) {
+        // Behind a virtual IOMMU a translation may need the guest lock: take it before becoming active.
+        board_.lock().lock();
+        found = enter() && step();
+        leave();
+        board_.lock().unlock();
+    } else {
+        if (!enter())
+            return false;
+        found = step();
+        leave();
+    }
+    return flush() || found;
+}
+
+bool Core::step() {
+    counters.add(CorePolls);
+    bool found = poked_.load(std::memory_order_relaxed) && poked_.exchange(false, std::memory_order_seq_cst);
+    for (const Served &served : served_)
+        found |= serve_send(served);
+    if (serves_port_)
+        found |= serve_receive_port();
+    if (has_backlog())
+        found |= drain_backlog();
+    if (!board_.port().wants_guest_lock())
+        found |= drain_outbox();
+    collect_signals(false);
+    if (!found)
+        counters.add(CoreEmptyPolls);
+    return found;
+}
+
+bool Core::serve_send(const Served &served) {
+    Vif &vif = *served.vif;
+    SendQueue &queue = vif.pair(served.pair).send;
+    if (!vif.active() || !queue.running() || !outbox_.empty())
+        return false;
+    size_t n = queue.collect(vif, vif.memory(), outbox_, batch, board_.clock());
+    counters.add(CorePickedUp, n);
+    return n != 0;
+}
+
+bool Core::serve_receive_port() {
+    Port &port = board_.port();
+    Vif &vif = board_.vif(0);
+    bool any = false;
+    hold_port_ = false;
+    for (size_t n = 0; n < batch && port.fill(); n++) {
+        uint32_t missing;
+        Vif::Delivery outcome = vif.receive(port.front(), missing);
+        if (outcome == Vif::Delivery::Full) {
+            hold_port_ = true;
+            missing_ = missing;
+            break;
+        }
+        counters.add(CoreSwitched);
+        counters.add(CoreDelivered, outcome == Vif::Delivery::Delivered);
+        port.pop();
+        any = delivered_ = true;
+    }
+    return any;
+}
+
+bool Core::push_backlog(Vif &vif, std::span<const uint8_t> frame) {
+    {
+        std::lock_guard guard(backlog_mutex_);
+        if (backlog_.size() == backlog_max)
+            return false;
+        backlog_.push_back({&vif, {frame.begin(), frame.end()}});
+        backlog_size_.store(backlog_.size(), std::memory_order_release);
+    }
+    counters.add(CoreBacklogged);
+    wake();
+    return true;
+}
+
+bool Core::behind_backlog() {
+    std::lock_guard guard(backlog_mutex_);
+    if (backlog_.empty())
+        return false;
+    return backlog_waiter_ = true;
+}
+
+bool Core::drain_backlog() {
+    // Held only around the list, so that code under the guest lock never waits for a delivery.
+    bool any = false;
+    for (;;) {
+        std::unique_lock guard(backlog_mutex_);
+        if (backlog_.empty()) {
+            flush_port_ |= std::exchange(backlog_waiter_, false);
+            return any;
+        }
+        Backlogged &next = backlog_.front(); // stays put: only this core pops, and push_back moves nothing
+        guard.unlock();
+        uint32_t missing;
+        Vif::Delivery outcome = next.vif->receive(next.frame, missing);
+        if (outcome == Vif::Delivery::Full) {
+            missing_ = missing;
+            return any;
+        }
+        counters.add(CoreSwitched);
+        counters.add(CoreDelivered, outcome == Vif::Delivery::Delivered);
+        any = delivered_ = true;
+        guard.lock();
+        backlog_.pop_front();
+        backlog_size_.store(backlog_.size(), std::memory_order_release);
+    }
+}
+
+bool Core::drain_outbox() {
+    return !outbox_.empty() && send_outbox();
+}
+
+// True if any frame left. The guest lock is held if the port wants it.
+bool Core::send_outbox() {
+    Port &port = board_.port();
+    std::array<iovec, Outbox::max_frames> iov;
+    std::array<Verdict, Outbox::max_frames> verdicts{};
+    std::span<const Staged> frames = outbox_.frames();
+    size_t n = 0;
+    for (const Staged &frame : frames) {
+        svio_stat reason = SVIO_STAT_COUNT;
+        if (frame.length < SVIO_FRAME_MIN)
+            reason = SVIO_STAT_DROP_TX_RUNT;
+        else if (frame.length > port.max_frame())
+            reason = SVIO_STAT_DROP_TX_OVERSIZE;
+        else if (!frame.vif->link_up())
+            reason = SVIO_STAT_DROP_TX_LINK_DOWN;
+        if (reason != SVIO_STAT_COUNT) {
+            if (n != 0)
+                break; // what is before it goes first
+            frame.vif->counters.add(reason);
+            outbox_.pop(1);
+            return true;
+        }
+        iov[n++] = {outbox_.data(frame), frame.length};
+    }
+    port.send(std::span(iov).first(n), std::span(verdicts).first(n));
+    size_t dealt = 0;
+    for (; dealt < n && verdicts[dealt] != Verdict::Pending; dealt++) {
+        VifCounters &vif = frames[dealt].vif->counters;
+        if (verdicts[dealt] == Verdict::Failed) {
+            vif.add(SVIO_STAT_DROP_TX_PORT_ERROR);
+            continue;
+        }
+        vif.add(SVIO_STAT_TX_FRAMES);
+        vif.add(SVIO_STAT_TX_BYTES, frames[dealt].length);
+    }
+    counters.add(CoreSwitched, dealt);
+    outbox_.pop(dealt);
+    if (dealt < n)
+        counters.add(CorePortBlocked);
+    return dealt != 0;
+}
+
+void Core::collect_signals(bool now_or_never) {
+    auto ask = [&](Vif &vif, Queue &queue) {
+        if (queue.signal_due(board_.clock(), now_or_never))
+            signals_.push_back({&vif, queue.regs.vector});
+    };
+    for (const Served &served : served_) {
+        if (served.vif->active())
+            ask(*served.vif, served.vif->pair(served.pair).send);
+    }
+    // Whoever delivers asks: here the core that polls the port, and the one that drained its backlog.
+    if (!serves_port_ && !delivered_)
+        return;
+    delivered_ = false;
+    for (unsigned n = 0; n < board_.vifs(); n++) {
+        Vif &vif = board_.vif(n);
+        if (!vif.active())
+            continue;
+        std::lock_guard lock(vif.receive_queue().mutex);
+        ask(vif, vif.receive_queue());
+    }
+}
+
+// What needs the guest lock: frames for a netdev, interrupts, news of errors.
+bool Core::flush() {
+    bool sends = board_.port().wants_guest_lock() && !outbox_.empty() && !board_.port().blocked();
+    bool news = board_.has_error_news();
+    if (signals_.empty() && !sends && !news && !flush_port_)
+        return false;
+    board_.lock().lock();
+    counters.add(CoreLockTaken);
+    bool found = false;
+    // With the guest lock nobody can begin a pause, but one may be in force (a stopped machine): then all this
+    // waits until it is over.
+    if (!board_.paused()) {
+        for (const Signal &signal : signals_)
+            signal.vif->signals().raise(signal.vector);
+        counters.add(CoreSignalled, signals_.size());
+        signals_.clear();
+        while (sends && !outbox_.empty() && send_outbox())
+            found = true;
+        if (std::exchange(flush_port_, false))
+            board_.port().flush_receive();
+        if (news)
+            board_.report_errors();
+    }
+    board_.lock().unlock();
+    return found;
+}
+
+size_t Core::purge(Vif &vif) {
+    std::erase_if(signals_, [&](const Signal &s) { return s.vif == &vif; });
+    size_t received = 0;
+    {
+        std::lock_guard guard(backlog_mutex_);
+        received = std::erase_if(backlog_, [&](const Backlogged &b) { return b.vif == &vif; });
+        backlog_size_.store(backlog_.size(), std::memory_order_release);
+    }
+    vif.counters.add(SVIO_STAT_DROP_RX_RESET, received);
+    return outbox_.purge(&vif);
+}
+
+// ---- the thread ----
+
+void Core::run() {
+    std::string name = "svio-core" + std::to_string(index_);
+    pthread_setname_np(pthread_self(), name.c_str());
+    board_.hooks().begin(index_);
+    uint64_t idle_since = 0;
+    while (!stopping_.load(std::memory_order_relaxed)) {
+        if (board_.paused()) {
+            counters.add(CoreParks);
+            cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
+            // The word changes at resume and at stop; read before what it stands for is checked again.
+            uint32_t word = board_.park_word().load();
+            if (board_.paused() && !stopping_)
+                board_.park_word().wait(word);
+            continue;
+        }
+        if (round()) {
+            idle_since = 0;
+            continue;
+        }
+        uint64_t now = board_.clock().now();
+        if (idle_since == 0)
+            idle_since = now;
+        if (now - idle_since < poll_ns_ && !locked_rounds_) {
+            relax();
+            continue;
+        }
+        sleep();
+        idle_since = 0;
+    }
+    board_.hooks().end(index_);
+}
+
+// True if something is there after all.
+bool Core::arm_all() {
+    bool there = false;
+    for (const Served &served : served_) {
+        Queue &queue = served.vif->pair(served.pair).send;
+        // With a blocked port the send queue has to wait: no bell helps.
+        if (served.vif->active() && queue.running() && outbox_.empty())
+            there |= queue.arm_bell();
+    }
+    if ((hold_port_ || has_backlog()) && board_.vif(0).active()) {
+        ReceiveQueue &queue = board_.vif(0).receive_queue();
+        std::lock_guard lock(queue.mutex);
+        if (queue.running())
+            there |= queue.arm_bell(missing_);
+    }
+    return there;
+}
+
+bool Core::prepare_sleep() {
+    if (locked_rounds_)
+        board_.lock().lock();
+    bool there = true;
+    if (enter()) {
+        there = arm_all();
+        collect_signals(true);
+        leave();
+    }
+    if (locked_rounds_)
+        board_.lock().unlock();
+    flush();
+    return !there;
+}
+
+void Core::sleep() {
+    sleeping_.store(true, std::memory_order_seq_cst);
+    // Sequentially consistent against wake(): what was poked before we said that we sleep is seen here.
+    if (prepare_sleep() && !poked_.load(std::memory_order_seq_cst) && !stopping_ && !board_.paused()) {
+        Port &port = board_.port();
+        std::array<pollfd, 3> fds{};
+        nfds_t n = 0;
+        fds[n++] = {wake_fd_, POLLIN, 0};
+        if (serves_port_ && !hold_port_ && port.receive_fd() >= 0)
+            fds[n++] = {port.receive_fd(), POLLIN, 0};
+        if (!outbox_.empty() && port.send_fd() >= 0)
+            fds[n++] = {port.send_fd(), POLLOUT, 0};
+        counters.add(CoreSleeps);
+        cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
+        uint64_t before = board_.clock().now();
+        ppoll(fds.data(), n, nullptr, nullptr);
+        adapt(board_.clock().now() - before);
+        counters.add(CoreWakes);
+    }
+    sleeping_.store(false, std::memory_order_seq_cst);
+    uint64_t drained;
+    [[maybe_unused]] ssize_t n = read(wake_fd_, &drained, sizeof(drained));
+}
+
+// Polling pays where work comes again within the budget, and burns a core where it does not: grow fast after a
+// short sleep, shrink after a long one (as KVM's halt polling does).
+void Core::adapt(uint64_t slept_ns) {
+    if (slept_ns > poll_max_ns_)
+        poll_ns_ = poll_ns_ / 2 < budget_start_ns ? 0 : poll_ns_ / 2;
+    else
+        poll_ns_ = std::min(poll_max_ns_, std::max(budget_start_ns, poll_ns_ * 2));
+}
+
+uint64_t Core::cpu_ns() const {
+    return cpu_ns_.load(std::memory_order_relaxed);
+}
+
+} // namespace svio

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// An on-board core: step() is one round of its work, and an executor (its own thread, or a test) calls it.
+///
+/// A core is *active* while it may touch guest memory. Between rounds it is not, and neither is it while it waits
+/// for the guest lock or sleeps, so that whoever pauses the board, usually with the guest lock held, never waits for
+/// a core that waits for that lock.
+#pragma once
+
+#include "counters.hpp"
+#include "host.hpp"
+#include "queue.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace svio {
+
+class Board;
+class Vif;
+
+class Core {
+  public:
+    static constexpr size_t batch = 32;
+    static constexpr size_t backlog_max = 256;
+
+    Core(Board &board, unsigned index, uint32_t poll_us);
+    ~Core();
+    Core(const Core &) = delete;
+    Core &operator=(const Core &) = delete;
+
+    // ---- set up, before start() ----
+    void serve(Vif &vif, unsigned pair);
+    void serve_port() { serves_port_ = true; }
+
+    // ---- executors ----
+    void start();
+    void stop();
+    /// One round: the active part, then what needs the guest lock. True if there was anything to do.
+    bool round();
+    /// What a core does after `poll-us` without work, but for the wait itself. True: sleep is safe.
+    bool prepare_sleep();
+
+    // ---- from other threads ----
+    /// Have a look at once, also if asleep.
+    void wake();
+    /// The pauser's half: returns when the core is not active.
+    void wait_inactive();
+    /// A frame whose receive queue is busy. False: the backlog is full. Guest lock held.
+    bool push_backlog(Vif &vif, std::span<const uint8_t> frame);
+    /// True: frames wait already, so this one must wait in the port; flush_receive() follows.
+    bool behind_backlog();
+    bool has_backlog() const { return backlog_size_.load(std::memory_order_acquire) != 0; }
+    /// Paused: forgets a VIF's frames; returns those that its send queues had given.
+    size_t purge(Vif &vif);
+
+    unsigned index() const { return index_; }
+    uint64_t cpu_ns() const;
+    CoreCounters counters;
+
+  private:
+    struct Served {
+        Vif *vif;
+        unsigned pair;
+    };
+    struct Signal {
+        Vif *vif;
+        uint32_t vector;
+    };
+    struct Backlogged {
+        Vif *vif;
+        std::vector<uint8_t> frame;
+    };
+
+    void run();
+    bool enter();
+    void leave();
+    bool step();
+    bool serve_send(const Served &served);
+    bool serve_receive_port();
+    bool drain_backlog();
+    bool drain_outbox();
+    void collect_signals(bool now_or_never);
+    bool flush();
+    bool send_outbox();
+    bool arm_all();
+    void sleep();
+    void adapt(uint64_t slept_ns);
+
+    Board &board_;
+    const unsigned index_;
+    const uint64_t poll_max_ns_;
+    uint64_t poll_ns_;
+    std::vector<Served> served_;
+    bool serves_port_ = false;
+    bool hold_port_ = false;   // the frame at the port's front found no buffer,
+    uint32_t missing_ = 0;     // which is so far ahead
+    bool delivered_ = false;   // in this round
+    bool flush_port_ = false;  // the port was refused because of the backlog, which is empty now
+    bool locked_rounds_ = false;
+    Outbox outbox_;
+    std::vector<Signal> signals_;
+
+    std::mutex backlog_mutex_;
+    std::deque<Backlogged> backlog_;
+    std::atomic<size_t> backlog_size_{0};
+    bool backlog_waiter_ = false;
+
+    std::atomic<uint32_t> active_{0};
+    std::atomic<bool> poked_{false};
+    std::atomic<bool> sleeping_{false};
+    std::atomic<bool> stopping_{false};
+    std::atomic<uint64_t> cpu_ns_{0};
+    int wake_fd_ = -1;
+    std::thread thread_;
+};
+
+} // namespace svio

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "counters.hpp"
+
+namespace svio {
+
+#define NAME(id, text) #text,
+const std::array<const char *, SVIO_STAT_COUNT> vif_stat_names = {SVIO_STATS(NAME)};
+const std::array<const char *, SVIO_QSTAT_COUNT> queue_stat_names = {SVIO_QSTATS(NAME)};
+const std::array<const char *, CoreStatCount> core_stat_names = {SVIO_CORE_STATS(NAME)};
+#undef NAME
+
+} // namespace svio

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// What the board sees of the outside: guest memory, signals, the wire, the clock, and the lock that
+/// the outside may want around some of them. Nothing here knows QEMU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <sys/uio.h>
+
+namespace svio {
+
+/// A piece of guest memory that is used over and over: a ring or an event block.
+class Window {
+  public:
+    virtual ~Window() = default;
+    /// Slow path of a load, used while `direct` is null. False: not reachable.
+    virtual bool load(size_t offset, void *to, size_t length) = 0;
+    virtual bool store(size_t offset, const void *from, size_t length) = 0;
+    /// Must follow each store through `direct`: dirty log and translated code.
+    virtual void written(size_t offset, size_t length) = 0;
+    /// Host address of its first byte, or null when each access must be translated anew. The owner changes it only
+    /// while the board is paused.
+    virtual uint8_t *direct() const = 0;
+};
+
+/// Memory as one PCI function reaches it (bus master, IOMMU). RAM only: an access to anything else fails.
+class GuestMemory {
+  public:
+    virtual ~GuestMemory() = default;
+    virtual bool read(uint64_t address, void *to, size_t length) = 0;
+    virtual bool write(uint64_t address, const void *from, size_t length) = 0;
+    /// Null unless [address, address + length) is RAM in one piece.
+    virtual std::unique_ptr<Window> open(uint64_t address, size_t length) = 0;
+    /// True where translation itself needs the guest lock (a virtual IOMMU).
+    virtual bool wants_guest_lock() const { return false; }
+};
+
+/// Interrupts of one PCI function. Called with the guest lock held.
+class Signals {
+  public:
+    virtual ~Signals() = default;
+    virtual void raise(unsigned vector) = 0;
+};
+
+/// QEMU's big lock, or nothing.
+class GuestLock {
+  public:
+    virtual ~GuestLock() = default;
+    virtual void lock() {}
+    virtual void unlock() {}
+};
+
+/// The only source of time, in nanoseconds of any monotonic epoch.
+class Clock {
+  public:
+    virtual ~Clock() = default;
+    virtual uint64_t now() = 0;
+};
+
+class MonotonicClock final : public Clock {
+  public:
+    uint64_t now() override;
+};
+
+/// Called on the thread of a core, first and last.
+class ThreadHooks {
+  public:
+    virtual ~ThreadHooks() = default;
+    virtual void begin(unsigned /*core*/) {}
+    virtual void end(unsigned /*core*/) {}
+};
+
+enum class Verdict : uint8_t { Pending, Sent, Failed };
+
+/// The wire.
+class Port {
+  public:
+    virtual ~Port() = default;
+
+    /// Sends frames in order and writes a verdict for each that it has dealt with. Frames that it leaves
+    /// Pending are offered again; it then says so by blocked().
+    virtual void send(std::span<const iovec> frames, std::span<Verdict> verdicts) = 0;
+    virtual bool blocked() const = 0;
+    /// Guest lock around send() and flush_receive().
+    virtual bool wants_guest_lock() const { return false; }
+    /// The VIF takes frames again after it refused one.
+    virtual void flush_receive() {}
+    /// Forget frames that wait in the port for sending (reset).
+    virtual void purge() {}
+
+    /// A port that a core polls itself. fill() reads frames if none is pending, and tells if any is.
+    virtual bool native() const { return false; }
+    virtual bool fill() { return false; }
+    virtual std::span<const uint8_t> front() { return {}; }
+    virtual void pop() {}
+    /// Descriptors to wait for: readable, and writable while blocked. -1: none.
+    virtual int receive_fd() const { return -1; }
+    virtual int send_fd() const { return -1; }
+
+    virtual size_t max_frame() const = 0;
+    virtual uint32_t speed_mbps() const { return 0; }
+};
+
+} // namespace svio

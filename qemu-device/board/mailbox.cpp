@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// The mailbox (SPEC.md chapter 7): what a guest may ask for its own VIF. Runs in the register write, with the
+/// guest lock held.
+#include "vif.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+namespace svio {
+
+void Vif::run_mailbox() {
+    svio_command command;
+    static_assert(sizeof(command) == sizeof(mailbox_));
+    std::memcpy(&command, mailbox_.data(), sizeof(command));
+    command.status = execute(command);
+    counters.add(SVIO_STAT_COMMANDS);
+    if (command.status != SVIO_ST_OK)
+        counters.add(SVIO_STAT_COMMANDS_REFUSED);
+    std::memcpy(mailbox_.data(), &command, sizeof(command));
+    mailbox_state_ = SVIO_MAILBOX_DONE;
+}
+
+uint16_t Vif::execute(svio_command &command) {
+    if (command.slot != SVIO_SLOT_SELF)
+        return SVIO_ST_DENIED;
+    switch (command.opcode) {
+    case SVIO_OP_NOP: return SVIO_ST_OK;
+    case SVIO_OP_IDENTIFY: return identify(command);
+    case SVIO_OP_SET_MAC: return set_mac(command);
+    case SVIO_OP_MULTICAST: return multicast(command);
+    case SVIO_OP_STATS: return stats(command);
+    case SVIO_OP_RX_MODE: {
+        if (command.u.rx_mode.flags & ~uint32_t{SVIO_RX_KNOWN})
+            return SVIO_ST_INVALID;
+        Pause pause(host_);
+        rx_mode_ = command.u.rx_mode.flags;
+        return SVIO_ST_OK;
+    }
+    case SVIO_OP_SET_MTU: {
+        uint32_t mtu = command.u.set_mtu.mtu;
+        return mtu >= SVIO_MTU_MIN && mtu <= config_.mtu_max ? SVIO_ST_OK : SVIO_ST_INVALID;
+    }
+    default: return SVIO_ST_UNSUPPORTED;
+    }
+}
+
+uint16_t Vif::reply(svio_command &command, const void *data, size_t length) {
+    length = std::min<size_t>(length, command.data_len);
+    if (!dma_ || !memory_.write(command.data_addr, data, length))
+        return SVIO_ST_DMA;
+    command.data_len = static_cast<uint32_t>(length);
+    return SVIO_ST_OK;
+}
+
+uint16_t Vif::identify(svio_command &command) {
+    svio_vif_info info{};
+    if (command.data_len < sizeof(info))
+        return SVIO_ST_NO_SPACE;
+    info.id = config_.id;
+    info.slot = config_.slot;
+    info.kind = SVIO_KIND_NET;
+    info.features = features;
+    std::copy(mac_.begin(), mac_.end(), info.mac);
+    info.mtu_max = config_.mtu_max;
+    info.queue_pairs = config_.queue_pairs;
+    info.queue_size_max = config_.queue_size_max;
+    info.link_up = link_up();
+    info.speed_mbps = host_.speed_mbps();
+    info.weight = 1;
+    return reply(command, &info, sizeof(info));
+}
+
+uint16_t Vif::set_mac(const svio_command &command) {
+    Mac mac;
+    std::copy_n(command.u.set_mac.mac, mac.size(), mac.begin());
+    if ((mac[0] & 1) || mac == Mac{})
+        return SVIO_ST_INVALID;
+    Pause pause(host_);
+    mac_ = mac;
+    return SVIO_ST_OK;
+}
+
+uint16_t Vif::multicast(const svio_command &command) {
+    const auto &request = command.u.multicast;
+    size_t count = request.count;
+    if (count > std::size(request.mac) || request.op > SVIO_MC_REMOVE)
+        return SVIO_ST_INVALID;
+    auto end = [this] { return groups_.begin() + static_cast<ptrdiff_t>(group_count_); };
+    std::vector<Mac> wanted(count);
+    for (size_t i = 0; i < count; i++) {
+        std::copy_n(request.mac[i], wanted[i].size(), wanted[i].begin());
+        if (!(wanted[i][0] & 1))
+            return SVIO_ST_INVALID;
+    }
+    Pause pause(host_);
+    if (request.op == SVIO_MC_CLEAR)
+        group_count_ = 0;
+    if (request.op == SVIO_MC_REMOVE) {
+        for (const Mac &mac : wanted)
+            group_count_ = static_cast<size_t>(std::remove(groups_.begin(), end(), mac) - groups_.begin());
+        return SVIO_ST_OK;
+    }
+    std::sort(wanted.begin(), wanted.end());
+    wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
+    std::erase_if(wanted, [&](const Mac &mac) { return std::find(groups_.begin(), end(), mac) != end(); });
+    if (group_count_ + wanted.size() > groups_.size())
+        return SVIO_ST_NO_SPACE;
+    std::copy(wanted.begin(), wanted.end(), end());
+    group_count_ += wanted.size();
+    return SVIO_ST_OK;
+}
+
+uint16_t Vif::stats(svio_command &command) {
+    std::vector<uint64_t> values;
+    uint32_t pair = command.u.stats.pair;
+    if (pair == SVIO_STATS_VIF) {
+        for (size_t i = 0; i < SVIO_STAT_COUNT; i++)
+            values.push_back(counters.get(i));
+    } else if (pair < config_.queue_pairs) {
+        for (const QueueCounters *queue : {&pairs_[pair].send.counters, &pairs_[pair].receive.counters}) {
+            for (size_t i = 0; i < SVIO_QSTAT_COUNT; i++)
+                values.push_back(queue->get(i));
+        }
+    } else {
+        return SVIO_ST_NOT_FOUND;
+    }
+    if (command.data_len < sizeof(uint64_t))
+        return SVIO_ST_NO_SPACE;
+    command.data_len &= ~uint32_t{7};
+    return reply(command, values.data(), values.size() * sizeof(uint64_t));
+}
+
+} // namespace svio

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// Ports whose descriptor an on-board core polls itself, and the parser of `port=`.
+#pragma once
+
+#include "host.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace svio {
+
+/// Parses "dgram:LOCAL,REMOTE" or "tap:IFNAME" and opens it. On failure null, and one sentence in `error`.
+std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error);
+
+/// Frames read from a descriptor in batches.
+class NativePort : public Port {
+  public:
+    bool native() const override { return true; }
+    bool fill() override;
+    std::span<const uint8_t> front() override;
+    void pop() override { next_++; }
+    bool blocked() const override { return blocked_; }
+
+  protected:
+    static constexpr size_t batch = 32;
+    NativePort();
+    /// Reads up to `batch` frames without waiting, by way of slot() and received().
+    virtual void read_batch() = 0;
+    iovec slot(size_t n) { return {buffer_.data() + n * max_frame(), max_frame()}; }
+    void received(size_t length) { lengths_.push_back(length); }
+    bool blocked_ = false;
+
+  private:
+    std::vector<uint8_t> buffer_;
+    std::vector<size_t> lengths_;
+    size_t next_ = 0;
+
+  public:
+    size_t max_frame() const final;
+};
+
+/// A unix datagram socket; each datagram is a frame, as with QEMU's own `-netdev dgram`.
+class DgramPort final : public NativePort {
+  public:
+    ~DgramPort() override;
+    static std::unique_ptr<Port> open(const std::string &local, const std::string &remote, std::string &error);
+    void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
+    int receive_fd() const override { return receive_fd_; }
+    int send_fd() const override { return send_fd_; }
+
+  protected:
+    void read_batch() override;
+
+  private:
+    DgramPort() = default;
+    bool connect_remote();
+
+    std::string local_;
+    std::string remote_;
+    int receive_fd_ = -1;
+    int send_fd_ = -1;
+    bool connected_ = false;
+};
+
+/// A tap interface of the host.
+class TapPort final : public NativePort {
+  public:
+    ~TapPort() override;
+    static std::unique_ptr<Port> open(const std::string &name, std::string &error);
+    void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
+    int receive_fd() const override { return fd_; }
+    int send_fd() const override { return fd_; }
+
+  protected:
+    void read_batch() override;
+
+  private:
+    TapPort() = default;
+    int fd_ = -1;
+};
+
+} // namespace svio

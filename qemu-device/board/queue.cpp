@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "queue.hpp"
+
+#include <bit>
+#include <cstring>
+
+namespace svio {
+
+// Entries and arm words are copied between guest and host as they are.
+static_assert(std::endian::native == std::endian::little, "the board runs on little-endian hosts");
+
+namespace {
+
+void full_fence() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+
+uint32_t load32(const uint8_t *at, int order) {
+    return order == __ATOMIC_ACQUIRE ? __atomic_load_n(reinterpret_cast<const uint32_t *>(at), __ATOMIC_ACQUIRE)
+                                     : __atomic_load_n(reinterpret_cast<const uint32_t *>(at), __ATOMIC_RELAXED);
+}
+
+// Word by word, so that each word of guest memory is read exactly once.
+void load_words(const uint8_t *at, void *to, size_t length) {
+    for (size_t i = 0; i < length; i += 4) {
+        uint32_t word = load32(at + i, __ATOMIC_RELAXED);
+        std::memcpy(static_cast<uint8_t *>(to) + i, &word, 4);
+    }
+}
+
+void store_words(uint8_t *at, const void *from, size_t length) {
+    for (size_t i = 0; i < length; i += 4) {
+        uint32_t word;
+        std::memcpy(&word, static_cast<const uint8_t *>(from) + i, 4);
+        __atomic_store_n(reinterpret_cast<uint32_t *>(at + i), word, __ATOMIC_RELAXED);
+    }
+}
+
+constexpr size_t flags_at = offsetof(svio_entry, flags);
+constexpr size_t signal_at = offsetof(svio_queue_event, signal_at);
+constexpr size_t bell_at = offsetof(svio_queue_event, bell_at);
+constexpr size_t done_at = offsetof(svio_queue_event, done);
+
+} // namespace
+
+// ---- both directions ----
+
+bool Queue::configuration_ok(uint32_t max_size) const {
+    return std::has_single_bit(regs.size) && regs.size >= SVIO_QUEUE_MIN && regs.size <= max_size &&
+           regs.base % SVIO_QUEUE_ALIGN == 0 && regs.event % SVIO_QUEUE_ALIGN == 0 &&
+           (regs.vector < SVIO_VECTORS || regs.vector == SVIO_NO_VECTOR);
+}
+
+void Queue::start(GuestMemory &memory, uint32_t max_size) {
+    position_ = signal_from_ = held_messages_ = 0;
+    if (!configuration_ok(max_size)) {
+        fail(SVIO_QERR_CONFIG);
+        return;
+    }
+    ring_ = memory.open(regs.base, size_t{regs.size} * sizeof(svio_entry));
+    event_ = memory.open(regs.event, sizeof(svio_queue_event));
+    if (!ring_ || !event_ || !store_word(*event_, bell_at, 0) || !store_word(*event_, done_at, 0)) {
+        fail(SVIO_QERR_DMA);
+        return;
+    }
+    state_ = SVIO_QUEUE_RUNNING;
+}
+
+void Queue::stop() {
+    ring_.reset();
+    event_.reset();
+    state_ = SVIO_QUEUE_DISABLED;
+    position_ = signal_from_ = held_messages_ = 0;
+    error_news_ = false;
+}
+
+void Queue::fail(uint32_t code) {
+    state_ = SVIO_QUEUE_ERROR | code << 8;
+    counters.add(SVIO_QSTAT_ERRORS);
+    error_news_ = true;
+}
+
+bool Queue::load_flags(uint32_t position, uint32_t &flags) {
+    size_t offset = size_t{position & (regs.size - 1)} * sizeof(svio_entry) + flags_at;
+    if (ring_->direct()) [[likely]] {
+        // Acquire: the rest of the entry was written before its flags.
+        flags = load32(ring_->direct() + offset, __ATOMIC_ACQUIRE);
+        return true;
+    }
+    if (!ring_->load(offset, &flags, sizeof(flags)))
+        return false;
+    std::atomic_thread_fence(std::memory_order_acquire); // as above
+    return true;
+}
+
+// Everything but the flags, which the caller has read before.
+bool Queue::load_entry(uint32_t position, svio_entry &entry) {
+    size_t offset = size_t{position & (regs.size - 1)} * sizeof(svio_entry);
+    if (ring_->direct()) [[likely]] {
+        load_words(ring_->direct() + offset, &entry, flags_at);
+        return true;
+    }
+    return ring_->load(offset, &entry, flags_at);
+}
+
+bool Queue::store_word(Window &window, size_t offset, uint32_t value) {
+    if (!window.direct())
+        return window.store(offset, &value, sizeof(value));
+    __atomic_store_n(reinterpret_cast<uint32_t *>(window.direct() + offset), value, __ATOMIC_RELEASE);
+    window.written(offset, sizeof(value));
+    return true;
+}
+
+bool Queue::posted(uint32_t ahead) {
+    uint32_t flags;
+    if (!load_flags(position() + ahead, flags)) {
+        fail(SVIO_QERR_DMA);
+        return false;
+    }
+    return is_posted(position() + ahead, flags);
+}
+
+bool Queue::arm_bell(uint32_t ahead) {
+    if (!store_word(*event_, bell_at, position() + ahead)) {
+        fail(SVIO_QERR_DMA);
+        return false;
+    }
+    counters.add(SVIO_QSTAT_BELLS_ARMED);
+    // Closes the race with a driver that posts, then reads bell_at before our store reached it:
+    // either it sees the store and rings, or we see the entry here.
+    full_fence();
+    return posted(ahead);
+}
+
+bool Queue::wants_signal() {
+    uint32_t at = 0;
+    if (event_->direct())
+        at = load32(event_->direct() + signal_at, __ATOMIC_RELAXED);
+    else if (!event_->load(signal_at, &at, sizeof(at)))
+        return false;
+    return svio_crossed(at, signal_from_, position());
+}
+
+void Queue::advance(uint32_t n, uint32_t messages, Clock &clock) {
+    if (regs.moderation) {
+        // What was held back and the driver has polled meanwhile needs no signal: time starts anew.
+        if (signal_held() && !wants_signal()) {
+            counters.add(SVIO_QSTAT_SIGNALS_SUPPRESSED);
+            signal_from_ = position();
+            held_messages_ = 0;
+        }
+        if (!signal_held())
+            held_since_ = clock.now();
+    }
+    position_.store(position() + n, std::memory_order_relaxed);
+    held_messages_ += messages;
+    counters.add(SVIO_QSTAT_POSTED, n);
+    counters.add(SVIO_QSTAT_MESSAGES, messages);
+}
+
+bool Queue::signal_due(Clock &clock, bool now_or_never) {
+    if (!running() || !signal_held())
+        return false;
+    uint32_t frames = regs.moderation >> 16;
+    uint64_t hold_ns = uint64_t{regs.moderation & 0xffff} * 1000;
+    if (!now_or_never && regs.moderation && (!frames || held_messages_ < frames) &&
+        clock.now() - held_since_ < hold_ns)
+        return false;
+    // Closes the race with a driver that arms signal_at, then looks for completions before ours reached
+    // it: either we see its arm word, or it sees the completion.
+    full_fence();
+    bool wanted = wants_signal();
+    signal_from_ = position();
+    held_messages_ = 0;
+    if (regs.vector == SVIO_NO_VECTOR)
+        wanted = false;
+    counters.add(wanted ? SVIO_QSTAT_SIGNALS : SVIO_QSTAT_SIGNALS_SUPPRESSED);
+    return wanted;
+}
+
+// ---- outbox ----
+
+void Outbox::push(Vif *vif, uint32_t length) {
+    frames_.push_back({vif, static_cast<uint32_t>(used_), length});
+    // The next frame starts on a cache line of its own.
+    used_ += (size_t{length} + 63) & ~size_t{63};
+}
+
+void Outbox::pop(size_t n) {
+    head_ += n;
+    if (empty()) {
+        frames_.clear();
+        head_ = used_ = 0;
+    }
+}
+
+size_t Outbox::purge(const Vif *vif) {
+    frames_.erase(frames_.begin(), frames_.begin() + static_cast<ptrdiff_t>(head_));
+    head_ = 0;
+    size_t gone = std::erase_if(frames_, [vif](const Staged &f) { return f.vif == vif; });
+    pop(0);
+    return gone;
+}
+
+// ---- sending ----
+
+uint32_t SendQueue::check_head(const svio_entry &head) const {
+    // No offload is offered yet, so each of their flags is one that was not negotiated.
+    constexpr uint32_t allowed = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
+    return head.flags & ~allowed ? SVIO_QERR_FLAGS : SVIO_QERR_NONE;
+}
+
+uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &length) {
+    svio_entry entry;
+    length = 0;
+    for (uint32_t n = 0;; n++) {
+        uint32_t at = position() + n;
+        uint32_t error = SVIO_QERR_NONE;
+        if (!load_flags(at, entry.flags)) {
+            error = SVIO_QERR_DMA;
+        } else if (!is_posted(at, entry.flags)) {
+            if (n == 0)
+                return 0;
+            error = SVIO_QERR_TORN;
+        } else if (n == SVIO_CHAIN_MAX || n == regs.size) {
+            error = SVIO_QERR_CHAIN;
+        } else if (!load_entry(at, entry)) {
+            error = SVIO_QERR_DMA;
+        } else if ((error = check_head(entry)) != SVIO_QERR_NONE) {
+            // unknown or forbidden flags, in the head or after it
+        } else if (entry.len == 0) {
+            error = SVIO_QERR_EMPTY;
+        } else if (entry.len > SVIO_MESSAGE_MAX - length) {
+            error = SVIO_QERR_LENGTH;
+        } else if (!memory.read(entry.addr, to + length, entry.len)) {
+            error = SVIO_QERR_DMA;
+        }
+        if (error != SVIO_QERR_NONE) {
+            fail(error);
+            return 0;
+        }
+        length += entry.len;
+        if (!(entry.flags & SVIO_ENTRY_MORE))
+            return n + 1;
+    }
+}
+
+void SendQueue::publish_done() {
+    if (!store_word(*event_, done_at, position()))
+        fail(SVIO_QERR_DMA);
+}
+
+size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock) {
+    size_t taken = 0;
+    while (taken < budget && outbox.has_room()) {
+        uint32_t length;
+        uint32_t entries = read_message(memory, outbox.tail(), length);
+        if (entries == 0)
+            break;
+        outbox.push(&vif, length);
+        counters.add(SVIO_QSTAT_BYTES, length);
+        if (entries > 1)
+            counters.add(SVIO_QSTAT_CHAINED);
+        advance(entries, 1, clock);
+        taken++;
+    }
+    if (taken)
+        publish_done();
+    return taken;
+}
+
+// ---- receiving ----
+
+bool ReceiveQueue::complete(const svio_entry &entry, uint32_t position) {
+    size_t offset = size_t{position & (regs.size - 1)} * sizeof(svio_entry);
+    if (!ring_->direct()) {
+        if (!ring_->store(offset, &entry, flags_at))
+            return false;
+        std::atomic_thread_fence(std::memory_order_release); // as below
+        return ring_->store(offset + flags_at, &entry.flags, sizeof(entry.flags));
+    }
+    store_words(ring_->direct() + offset, &entry, flags_at);
+    // Release: a driver that sees DONE sees buffer and entry.
+    __atomic_store_n(reinterpret_cast<uint32_t *>(ring_->direct() + offset + flags_at), entry.flags,
+                     __ATOMIC_RELEASE);
+    ring_->written(offset, sizeof(entry));
+    return true;
+}
+
+ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains,
+                                           Clock &clock, uint32_t &missing) {
+    uint32_t n = 0;
+    size_t found = 0;
+    while (found < frame.size()) {
+        if (n == SVIO_CHAIN_MAX || n == regs.size || (n == 1 && !chains))
+            return Result::TooLong;
+        svio_entry &entry = chain_[n];
+        uint32_t flags;
+        bool reached = load_flags(position() + n, flags);
+        if (reached && !is_posted(position() + n, flags)) {
+            missing = n;
+            counters.add(SVIO_QSTAT_FULL);
+            return Result::Full;
+        }
+        if (!reached || !load_entry(position() + n, entry) || entry.len == 0) {
+            fail(reached && entry.len == 0 ? SVIO_QERR_EMPTY : SVIO_QERR_DMA);
+            return Result::Failed;
+        }
+        found += entry.len;
+        n++;
+    }
+    size_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t piece = std::min<size_t>(chain_[i].len, frame.size() - at);
+        if (!memory.write(chain_[i].addr, frame.data() + at, piece)) {
+            fail(SVIO_QERR_DMA);
+            return Result::Failed;
+        }
+        chain_[i].len = static_cast<uint32_t>(piece);
+        at += piece;
+    }
+    // The head goes last: it publishes the whole chain.
+    for (uint32_t i = n; i-- > 0;) {
+        uint32_t lap = svio_lap(position() + i, regs.size);
+        svio_entry done{};
+        done.addr = chain_[i].addr;
+        done.len = chain_[i].len;
+        done.flags = (lap ? SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE : 0) | (i + 1 < n ? SVIO_ENTRY_MORE : 0);
+        if (!complete(done, position() + i)) {
+            fail(SVIO_QERR_DMA);
+            return Result::Failed;
+        }
+    }
+    counters.add(SVIO_QSTAT_BYTES, frame.size());
+    if (n > 1)
+        counters.add(SVIO_QSTAT_CHAINED);
+    advance(n, 1, clock);
+    return Result::Delivered;
+}
+
+} // namespace svio

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// Message queues in guest memory (SPEC.md chapter 5): a send queue that is collected from and a receive
+/// queue that is delivered to.
+///
+/// Threads: start() and stop() run while the board is paused. Of a send queue everything else is used by the
+/// core that serves it; of a receive queue by whoever holds `mutex`.
+#pragma once
+
+#include "counters.hpp"
+#include "host.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+namespace svio {
+
+/// Registers of a queue, as the driver wrote them.
+struct QueueRegisters {
+    uint64_t base = 0;
+    uint64_t event = 0;
+    uint32_t size = 0;
+    uint32_t vector = SVIO_NO_VECTOR;
+    uint32_t moderation = 0;
+};
+
+/// What both directions share: the ring, the arm words, state, signals.
+class Queue {
+  public:
+    QueueRegisters regs;
+    QueueCounters counters;
+
+    /// Opens ring and event block; on failure the queue is in the error state.
+    void start(GuestMemory &memory, uint32_t max_size);
+    void stop();
+    void fail(uint32_t code);
+
+    bool running() const { return state() == SVIO_QUEUE_RUNNING; }
+    uint32_t state() const { return state_.load(std::memory_order_relaxed) & 0xff; }
+    uint32_t state_register() const { return state_.load(std::memory_order_relaxed); }
+    uint32_t position() const { return position_.load(std::memory_order_relaxed); }
+    /// An error that nobody has been told of yet; asking clears it.
+    bool take_error() { return error_news_.exchange(false, std::memory_order_relaxed); }
+    bool has_error_news() const { return error_news_.load(std::memory_order_relaxed); }
+
+    /// Is there an entry at the device's position (plus `ahead`)?
+    bool posted(uint32_t ahead = 0);
+    /// Ask for a doorbell when position() + ahead is posted. True: it already is, do not sleep.
+    bool arm_bell(uint32_t ahead = 0);
+
+    /// True if the vector is to be raised for what has completed. Honours moderation unless `now_or_never`.
+    bool signal_due(Clock &clock, bool now_or_never);
+    bool signal_held() const { return signal_from_ != position(); }
+
+  protected:
+    bool load_flags(uint32_t position, uint32_t &flags);
+    bool load_entry(uint32_t position, svio_entry &entry);
+    bool store_word(Window &window, size_t offset, uint32_t value);
+    /// Completed up to position() + n. Must come after the data is visible.
+    void advance(uint32_t n, uint32_t messages, Clock &clock);
+    bool is_posted(uint32_t position, uint32_t flags) const {
+        return (flags >> 31) == svio_lap(position, regs.size);
+    }
+
+    std::unique_ptr<Window> ring_;
+    std::unique_ptr<Window> event_;
+
+  private:
+    bool configuration_ok(uint32_t max_size) const;
+    bool wants_signal();
+
+    std::atomic<uint32_t> state_{SVIO_QUEUE_DISABLED};
+    std::atomic<uint32_t> position_{0};
+    std::atomic<bool> error_news_{false};
+    uint32_t signal_from_ = 0;
+    uint32_t held_messages_ = 0;
+    uint64_t held_since_ = 0;
+};
+
+/// A frame on its way out, copied from guest memory.
+struct Staged {
+    class Vif *vif;
+    uint32_t offset;
+    uint32_t length;
+};
+
+/// Where a core keeps what it has collected until the port has taken it. Bounded.
+class Outbox {
+  public:
+    static constexpr size_t max_frames = 64;
+    static constexpr size_t slab_size = 4 * size_t{SVIO_MESSAGE_MAX};
+
+    Outbox() : slab_(slab_size) {}
+    bool empty() const { return head_ == frames_.size(); }
+    /// Room for one more message of any length?
+    bool has_room() const {
+        return frames_.size() < max_frames && used_ + SVIO_MESSAGE_MAX <= slab_size;
+    }
+    uint8_t *tail() { return slab_.data() + used_; }
+    void push(class Vif *vif, uint32_t length);
+    std::span<const Staged> frames() const { return std::span(frames_).subspan(head_); }
+    uint8_t *data(const Staged &frame) { return slab_.data() + frame.offset; }
+    void pop(size_t n);
+    /// Removes all frames of a VIF and tells how many.
+    size_t purge(const class Vif *vif);
+
+  private:
+    std::vector<uint8_t> slab_;
+    std::vector<Staged> frames_;
+    size_t head_ = 0;
+    size_t used_ = 0;
+};
+
+class SendQueue : public Queue {
+  public:
+    /// Collects up to `budget` messages into the outbox and completes them. Returns how many it took.
+    size_t collect(class Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock);
+
+  private:
+    /// Reads the chain at position(). 0: nothing there, or the queue has failed; else the entries used.
+    uint32_t read_message(GuestMemory &memory, uint8_t *to, uint32_t &length);
+    uint32_t check_head(const svio_entry &head) const;
+    void publish_done();
+};
+
+class ReceiveQueue : public Queue {
+  public:
+    enum class Result { Delivered, Full, TooLong, Failed };
+
+    std::mutex mutex;
+
+    /// Writes one frame into the next buffers. `missing` is the distance to the buffer that lacked (Full).
+    Result deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains, Clock &clock,
+                   uint32_t &missing);
+
+  private:
+    bool complete(const svio_entry &entry, uint32_t position);
+
+    std::array<svio_entry, SVIO_CHAIN_MAX> chain_{};
+};
+
+} // namespace svio

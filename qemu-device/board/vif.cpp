@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "vif.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace svio {
+
+Vif::Vif(const VifConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host)
+    : config_(config), memory_(memory), signals_(signals), clock_(clock), host_(host), mac_(config.mac) {}
+
+// ---- life ----
+
+uint32_t Vif::status() const {
+    return SVIO_STATUS_READY | (features_ok_ ? SVIO_STATUS_FEATURES_OK : 0) | (running_ ? SVIO_STATUS_RUNNING : 0) |
+           (link_up() ? SVIO_STATUS_LINK_UP : 0);
+}
+
+void Vif::reset() {
+    stop_queues();
+    counters.add(SVIO_STAT_RESETS);
+    features_ok_ = false;
+    driver_features_ = 0;
+    events_ = 0;
+    event_vector_ = SVIO_NO_VECTOR;
+    mailbox_.fill(0);
+    mailbox_state_ = SVIO_MAILBOX_IDLE;
+    // A frame that was held back for want of buffers is now dropped rather than held for ever.
+    host_.receive_ready(*this);
+}
+
+void Vif::stop_queues() {
+    Pause pause(host_);
+    running_ = false;
+    mac_ = config_.mac;
+    rx_mode_ = 0;
+    group_count_ = 0;
+    for (Pair &pair : pairs_) {
+        for (Queue *queue : {static_cast<Queue *>(&pair.send), static_cast<Queue *>(&pair.receive)}) {
+            queue->stop();
+            queue->regs = QueueRegisters{};
+        }
+    }
+    counters.add(SVIO_STAT_DROP_TX_RESET, host_.purge(*this));
+}
+
+void Vif::control(uint32_t value) {
+    if (value & SVIO_CONTROL_RESET) {
+        reset();
+        return;
+    }
+    if ((value & SVIO_CONTROL_FEATURES_OK) && !features_ok_)
+        features_ok_ = (driver_features_ & ~features) == 0;
+    bool run = value & SVIO_CONTROL_RUN;
+    if (run && !features_ok_) {
+        bad_access();
+        return;
+    }
+    if (run != running_) {
+        {
+            Pause pause(host_);
+            running_ = run;
+        }
+        host_.receive_ready(*this);
+    }
+    for (unsigned n = 0; n < config_.queue_pairs; n++)
+        host_.wake(n);
+}
+
+void Vif::set_link(bool up) {
+    if (link_up_.exchange(up) != up)
+        post_event(SVIO_EVENT_LINK);
+}
+
+void Vif::post_event(uint32_t bits) {
+    events_ |= bits;
+    if (event_vector_ != SVIO_NO_VECTOR)
+        signals_.raise(event_vector_);
+}
+
+bool Vif::has_error_news() const {
+    for (unsigned n = 0; n < config_.queue_pairs; n++) {
+        if (pairs_[n].send.has_error_news() || pairs_[n].receive.has_error_news())
+            return true;
+    }
+    return false;
+}
+
+void Vif::report_errors() {
+    uint64_t news = 0;
+    for (unsigned n = 0; n < config_.queue_pairs; n++)
+        news += uint64_t{pairs_[n].send.take_error()} + uint64_t{pairs_[n].receive.take_error()};
+    if (news == 0)
+        return;
+    counters.add(SVIO_STAT_QUEUE_ERRORS, news);
+    post_event(SVIO_EVENT_QUEUE_ERROR);
+}
+
+// ---- registers ----
+
+uint32_t Vif::read_register(uint32_t offset) {
+    uint32_t value = 0;
+    bool known = false;
+    if (offset % 4 == 0) {
+        if (offset >= SVIO_REG_QUEUES && offset < SVIO_REG_BELLS)
+            known = read_queue(offset, value);
+        else
+            known = read_function(offset, value);
+    }
+    if (!known) {
+        bad_access();
+        return 0;
+    }
+    return value;
+}
+
+void Vif::write_register(uint32_t offset, uint32_t value) {
+    bool known = false;
+    if (offset % 4 == 0) {
+        if (offset >= SVIO_REG_BELLS)
+            known = bell(offset);
+        else if (offset >= SVIO_REG_QUEUES)
+            known = write_queue(offset, value);
+        else
+            known = write_function(offset, value);
+    }
+    if (!known)
+        bad_access();
+}
+
+bool Vif::read_function(uint32_t offset, uint32_t &value) const {
+    if (offset >= SVIO_REG_MAILBOX && offset < SVIO_REG_MAILBOX + sizeof(svio_command)) {
+        value = mailbox_[(offset - SVIO_REG_MAILBOX) / 4];
+        return true;
+    }
+    const Mac &mac = config_.mac;
+    switch (offset) {
+    case SVIO_REG_MAGIC: value = SVIO_MAGIC; break;
+    case SVIO_REG_ABI_VERSION: value = SVIO_ABI_MAJOR << 16 | SVIO_ABI_MINOR; break;
+    case SVIO_REG_FUNCTION: value = (config_.physical ? SVIO_FUNCTION_PF : 0) | config_.slot; break;
+    case SVIO_REG_STATUS: value = status(); break;
+    case SVIO_REG_CONTROL:
+        value = (features_ok_ ? SVIO_CONTROL_FEATURES_OK : 0) | (running_ ? SVIO_CONTROL_RUN : 0);
+        break;
+    case SVIO_REG_EVENT: value = events_; break;
+    case SVIO_REG_EVENT_VECTOR: value = event_vector_; break;
+    case SVIO_REG_DEVICE_FEATURES_LO: value = static_cast<uint32_t>(features); break;
+    case SVIO_REG_DEVICE_FEATURES_HI: value = static_cast<uint32_t>(features >> 32); break;
+    case SVIO_REG_DRIVER_FEATURES_LO: value = static_cast<uint32_t>(driver_features_); break;
+    case SVIO_REG_DRIVER_FEATURES_HI: value = static_cast<uint32_t>(driver_features_ >> 32); break;
+    case SVIO_REG_QUEUE_PAIRS: value = config_.queue_pairs; break;
+    case SVIO_REG_QUEUE_SIZE_MAX: value = config_.queue_size_max; break;
+    case SVIO_REG_QUEUE_SIZE_HINT: value = config_.queue_size_hint; break;
+    case SVIO_REG_MTU_MAX: value = config_.mtu_max; break;
+    case SVIO_REG_VIF_ID_LO: value = static_cast<uint32_t>(config_.id); break;
+    case SVIO_REG_VIF_ID_HI: value = static_cast<uint32_t>(config_.id >> 32); break;
+    case SVIO_REG_VIF_KIND: value = SVIO_KIND_NET; break;
+    case SVIO_REG_MAC_LO:
+        value = uint32_t{mac[0]} | uint32_t{mac[1]} << 8 | uint32_t{mac[2]} << 16 | uint32_t{mac[3]} << 24;
+        break;
+    case SVIO_REG_MAC_HI: value = uint32_t{mac[4]} | uint32_t{mac[5]} << 8; break;
+    case SVIO_REG_LINK_SPEED: value = host_.speed_mbps(); break;
+    case SVIO_REG_MAILBOX_STATE: value = mailbox_state_; break;
+    case SVIO_REG_ADMIN_SIZE_MAX: value = 0; return config_.physical;
+    default: return false;
+    }
+    return true;
+}
+
+bool Vif::write_function(uint32_t offset, uint32_t value) {
+    if (offset >= SVIO_REG_MAILBOX && offset < SVIO_REG_MAILBOX + sizeof(svio_command)) {
+        mailbox_[(offset - SVIO_REG_MAILBOX) / 4] = value;
+        return true;
+    }
+    switch (offset) {
+    case SVIO_REG_CONTROL: control(value); return true;
+    case SVIO_REG_EVENT: events_ &= ~value; return true;
+    case SVIO_REG_EVENT_VECTOR:
+        if (value >= SVIO_VECTORS && value != SVIO_NO_VECTOR)
+            return false;
+        event_vector_ = value;
+        return true;
+    case SVIO_REG_DRIVER_FEATURES_LO:
+        if (!features_ok_)
+            driver_features_ = (driver_features_ & ~uint64_t{0xffffffff}) | value;
+        return !features_ok_;
+    case SVIO_REG_DRIVER_FEATURES_HI:
+        if (!features_ok_)
+            driver_features_ = (driver_features_ & 0xffffffff) | uint64_t{value} << 32;
+        return !features_ok_;
+    case SVIO_REG_MAILBOX_BELL: run_mailbox(); return true;
+    default: return false;
+    }
+}
+
+// ---- queue registers and doorbells ----
+
+bool Vif::read_queue(uint32_t offset, uint32_t &value) {
+    unsigned pair = (offset - SVIO_REG_QUEUES) / SVIO_QUEUE_PAIR_STRIDE;
+    if (pair >= config_.queue_pairs)
+        return false;
+    bool is_receive = offset & SVIO_QUEUE_DIR_STRIDE;
+    Pair &p = pairs_[pair];
+    const Queue &queue = is_receive ? static_cast<Queue &>(p.receive) : static_cast<Queue &>(p.send);
+    switch (offset & (SVIO_QUEUE_DIR_STRIDE - 1)) {
+    case SVIO_QUEUE_BASE_LO: value = static_cast<uint32_t>(queue.regs.base); break;
+    case SVIO_QUEUE_BASE_HI: value = static_cast<uint32_t>(queue.regs.base >> 32); break;
+    case SVIO_QUEUE_EVENT_LO: value = static_cast<uint32_t>(queue.regs.event); break;
+    case SVIO_QUEUE_EVENT_HI: value = static_cast<uint32_t>(queue.regs.event >> 32); break;
+    case SVIO_QUEUE_SIZE: value = queue.regs.size; break;
+    case SVIO_QUEUE_VECTOR: value = queue.regs.vector; break;
+    case SVIO_QUEUE_CONTROL: value = queue.state() == SVIO_QUEUE_DISABLED ? 0 : SVIO_QUEUE_ENABLE; break;
+    case SVIO_QUEUE_STATE: value = queue.state_register(); break;
+    case SVIO_QUEUE_POSITION: value = queue.position(); break;
+    case SVIO_QUEUE_MODERATION: value = queue.regs.moderation; break;
+    default: return false;
+    }
+    return true;
+}
+
+bool Vif::write_queue(uint32_t offset, uint32_t value) {
+    unsigned pair = (offset - SVIO_REG_QUEUES) / SVIO_QUEUE_PAIR_STRIDE;
+    if (pair >= config_.queue_pairs)
+        return false;
+    bool is_receive = offset & SVIO_QUEUE_DIR_STRIDE;
+    Pair &p = pairs_[pair];
+    Queue &queue = is_receive ? static_cast<Queue &>(p.receive) : static_cast<Queue &>(p.send);
+    uint32_t reg = offset & (SVIO_QUEUE_DIR_STRIDE - 1);
+    switch (reg) {
+    case SVIO_QUEUE_CONTROL:
+        write_queue_control(queue, is_receive, pair, value & SVIO_QUEUE_ENABLE);
+        return true;
+    case SVIO_QUEUE_VECTOR: {
+        if (value >= SVIO_VECTORS && value != SVIO_NO_VECTOR)
+            return false;
+        Pause pause(host_);
+        queue.regs.vector = value;
+        return true;
+    }
+    case SVIO_QUEUE_MODERATION: {
+        Pause pause(host_);
+        queue.regs.moderation = value;
+        return true;
+    }
+    default: return queue.state() == SVIO_QUEUE_DISABLED && write_queue_setup(queue, reg, value);
+    }
+}
+
+bool Vif::write_queue_setup(Queue &queue, uint32_t reg, uint32_t value) {
+    auto low = [value](uint64_t old) { return (old & ~uint64_t{0xffffffff}) | value; };
+    auto high = [value](uint64_t old) { return (old & 0xffffffff) | uint64_t{value} << 32; };
+    QueueRegisters &regs = queue.regs;
+    switch (reg) {
+    case SVIO_QUEUE_BASE_LO: regs.base = low(regs.base); return true;
+    case SVIO_QUEUE_BASE_HI: regs.base = high(regs.base); return true;
+    case SVIO_QUEUE_EVENT_LO: regs.event = low(regs.event); return true;
+    case SVIO_QUEUE_EVENT_HI: regs.event = high(regs.event); return true;
+    case SVIO_QUEUE_SIZE: regs.size = value; return true;
+    default: return false;
+    }
+}
+
+void Vif::write_queue_control(Queue &queue, bool is_receive, unsigned pair, bool enable) {
+    {
+        Pause pause(host_);
+        if (!enable)
+            queue.stop();
+        else if (queue.state() == SVIO_QUEUE_DISABLED)
+            queue.start(memory_, config_.queue_size_max);
+    }
+    report_errors();
+    if (is_receive)
+        host_.receive_ready(*this);
+    host_.wake(pair);
+}
+
+bool Vif::bell(uint32_t offset) {
+    uint32_t within = offset - SVIO_REG_BELLS;
+    unsigned pair = within / SVIO_BELL_PAIR_STRIDE;
+    within %= SVIO_BELL_PAIR_STRIDE;
+    if (pair >= config_.queue_pairs || within % SVIO_BELL_DIR_STRIDE)
+        return false;
+    if (within == 0) {
+        pairs_[pair].send.counters.add(SVIO_QSTAT_BELLS);
+        host_.wake(pair);
+    } else {
+        pairs_[pair].receive.counters.add(SVIO_QSTAT_BELLS);
+        host_.receive_ready(*this);
+        host_.wake(pair);
+    }
+    return true;
+}
+
+// ---- data path ----
+
+bool Vif::accepts(std::span<const uint8_t> frame) const {
+    if (!(frame[0] & 1))
+        return (rx_mode_ & SVIO_RX_PROMISC) || std::memcmp(frame.data(), mac_.data(), mac_.size()) == 0;
+    static constexpr Mac broadcast = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    if ((rx_mode_ & SVIO_RX_KNOWN) || std::memcmp(frame.data(), broadcast.data(), broadcast.size()) == 0)
+        return true;
+    return std::any_of(groups_.begin(), groups_.begin() + static_cast<ptrdiff_t>(group_count_),
+                       [&](const Mac &m) { return std::memcmp(frame.data(), m.data(), m.size()) == 0; });
+}
+
+// Counts why not, if not.
+bool Vif::admits(std::span<const uint8_t> frame) {
+    svio_stat reason;
+    if (frame.size() < SVIO_FRAME_MIN)
+        reason = SVIO_STAT_DROP_RX_RUNT;
+    else if (!link_up())
+        reason = SVIO_STAT_DROP_RX_LINK_DOWN;
+    else if (!active() || receive_queue().state() == SVIO_QUEUE_DISABLED)
+        reason = SVIO_STAT_DROP_RX_NOT_RUNNING;
+    else if (!accepts(frame))
+        reason = SVIO_STAT_DROP_RX_FILTER;
+    else
+        return true;
+    counters.add(reason);
+    return false;
+}
+
+Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame) {
+    switch (result) {
+    case ReceiveQueue::Result::Full: return Delivery::Full;
+    case ReceiveQueue::Result::TooLong: counters.add(SVIO_STAT_DROP_RX_TOO_LONG); return Delivery::Dropped;
+    case ReceiveQueue::Result::Failed: counters.add(SVIO_STAT_DROP_RX_QUEUE_ERROR); return Delivery::Dropped;
+    case ReceiveQueue::Result::Delivered: break;
+    }
+    counters.add(SVIO_STAT_RX_FRAMES);
+    counters.add(SVIO_STAT_RX_BYTES, frame.size());
+    if (frame[0] & 1)
+        counters.add(frame[0] == 0xff ? SVIO_STAT_RX_BROADCAST : SVIO_STAT_RX_MULTICAST);
+    return Delivery::Delivered;
+}
+
+Vif::Delivery Vif::receive(std::span<const uint8_t> frame, uint32_t &missing) {
+    if (!admits(frame))
+        return Delivery::Dropped;
+    ReceiveQueue &queue = receive_queue();
+    std::lock_guard lock(queue.mutex);
+    auto result = ReceiveQueue::Result::Failed;
+    if (queue.running())
+        result = queue.deliver(memory_, frame, chains(), clock_, missing);
+    return conclude(result, frame);
+}
+
+Vif::Delivery Vif::receive_locked(std::span<const uint8_t> frame) {
+    if (!admits(frame))
+        return Delivery::Dropped;
+    ReceiveQueue &queue = receive_queue();
+    std::unique_lock lock(queue.mutex, std::try_to_lock);
+    if (!lock.owns_lock())
+        return Delivery::Busy;
+    auto result = ReceiveQueue::Result::Failed;
+    // Once more whenever the buffer that lacked was posted while we armed: nobody would ring for it. A driver
+    // cannot do that more often than a chain has entries, unless it plays games.
+    for (unsigned tries = 0; tries <= SVIO_CHAIN_MAX && queue.running(); tries++) {
+        uint32_t missing = 0;
+        result = queue.deliver(memory_, frame, chains(), clock_, missing);
+        if (result != ReceiveQueue::Result::Full || !queue.arm_bell(missing))
+            break;
+    }
+    bool signal = result == ReceiveQueue::Result::Delivered && queue.signal_due(clock_, true);
+    uint32_t vector = queue.regs.vector;
+    lock.unlock();
+    if (signal)
+        signals_.raise(vector);
+    return conclude(result, frame);
+}
+
+} // namespace svio

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// A virtual interface: its registers (SPEC.md chapter 4), life (3), mailbox (7), filters and queue pairs.
+///
+/// Threads: read_register(), write_register(), reset() and the set_*() functions run with the guest lock held, one at a
+/// time; they pause the board while they change what cores look at. receive() and the queues belong to cores
+/// and to holders of the guest lock, see queue.hpp.
+#pragma once
+
+#include "counters.hpp"
+#include "host.hpp"
+#include "queue.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+namespace svio {
+
+using Mac = std::array<uint8_t, 6>;
+
+struct VifConfig {
+    Mac mac{};
+    uint64_t id = 1;
+    uint32_t slot = 0;
+    bool physical = true;
+    uint32_t queue_pairs = 1;
+    uint32_t queue_size_max = 1024;
+    uint32_t queue_size_hint = 256;
+    uint32_t mtu_max = SVIO_MTU_MAX;
+};
+
+/// What a VIF needs of the board that it sits on.
+class VifHost {
+  public:
+    virtual ~VifHost() = default;
+    /// Stops all cores, and returns when none of them touches guest memory any more. Nests.
+    virtual void pause() = 0;
+    virtual void resume() = 0;
+    /// A send queue has something, or something was configured: have a look.
+    virtual void wake(unsigned pair) = 0;
+    /// The receive queues may take frames again.
+    virtual void receive_ready(class Vif &vif) = 0;
+    /// Forget what is on its way from or to this VIF. Returns frames of its send queues that were dropped. Paused.
+    virtual size_t purge(class Vif &vif) = 0;
+    virtual uint32_t speed_mbps() const = 0;
+};
+
+/// Holds the board still for as long as it lives.
+class Pause {
+  public:
+    explicit Pause(VifHost &host) : host_(host) { host_.pause(); }
+    ~Pause() { host_.resume(); }
+    Pause(const Pause &) = delete;
+    Pause &operator=(const Pause &) = delete;
+
+  private:
+    VifHost &host_;
+};
+
+class Vif {
+  public:
+    static constexpr uint64_t features = SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST;
+
+    enum class Delivery { Delivered, Dropped, Full, Busy };
+
+    struct Pair {
+        SendQueue send;
+        ReceiveQueue receive;
+    };
+
+    Vif(const VifConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host);
+
+    // ---- control, with the guest lock ----
+    uint32_t read_register(uint32_t offset);
+    void write_register(uint32_t offset, uint32_t value);
+    /// An access that no register allows: counted, nothing else.
+    void bad_access() { counters.add(SVIO_STAT_BAD_REGISTER); }
+    void reset();
+    void set_link(bool up);
+    /// Bus master. The caller has paused the board.
+    void set_dma(bool enabled) { dma_ = enabled; }
+    /// Tell the driver of queues that failed. Called with the guest lock after cores reported news.
+    void report_errors();
+
+    // ---- data path ----
+    /// May queues be worked at all?
+    bool active() const { return running_ && dma_; }
+    bool link_up() const { return link_up_.load(std::memory_order_relaxed); }
+    /// Filters a frame from the port and writes it into a receive queue, for an on-board core. On Full, `missing` is
+    /// as in ReceiveQueue::deliver(); the core arms the bell when it sleeps, and asks for signals itself.
+    Delivery receive(std::span<const uint8_t> frame, uint32_t &missing);
+    /// The same for a holder of the guest lock: never waits (Busy), has armed the bell on Full, and signals.
+    Delivery receive_locked(std::span<const uint8_t> frame);
+    ReceiveQueue &receive_queue() { return pairs_[0].receive; }
+    Pair &pair(unsigned n) { return pairs_[n]; }
+    unsigned pairs() const { return config_.queue_pairs; }
+    bool has_error_news() const;
+
+    GuestMemory &memory() { return memory_; }
+    Signals &signals() { return signals_; }
+    const VifConfig &config() const { return config_; }
+    const Mac &mac() const { return mac_; }
+
+    VifCounters counters;
+
+  private:
+    static constexpr uint32_t mailbox_words = sizeof(svio_command) / 4;
+
+    uint32_t status() const;
+    bool read_function(uint32_t offset, uint32_t &value) const;
+    bool write_function(uint32_t offset, uint32_t value);
+    bool read_queue(uint32_t offset, uint32_t &value);
+    bool write_queue(uint32_t offset, uint32_t value);
+    bool write_queue_setup(Queue &queue, uint32_t reg, uint32_t value);
+    void write_queue_control(Queue &queue, bool is_receive, unsigned pair, bool enable);
+    bool bell(uint32_t offset);
+    void control(uint32_t value);
+    void stop_queues();
+    void post_event(uint32_t bits);
+
+    void run_mailbox();
+    uint16_t execute(svio_command &command);
+    uint16_t identify(svio_command &command);
+    uint16_t set_mac(const svio_command &command);
+    uint16_t multicast(const svio_command &command);
+    uint16_t stats(svio_command &command);
+    uint16_t reply(svio_command &command, const void *data, size_t length);
+
+    bool accepts(std::span<const uint8_t> frame) const;
+    bool admits(std::span<const uint8_t> frame);
+    Delivery conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame);
+    bool chains() const { return driver_features_ & SVIO_F_RX_CHAIN; }
+
+    const VifConfig config_;
+    GuestMemory &memory_;
+    Signals &signals_;
+    Clock &clock_;
+    VifHost &host_;
+
+    std::array<Pair, SVIO_MAX_QUEUE_PAIRS> pairs_;
+    bool features_ok_ = false;
+    bool running_ = false;
+    bool dma_ = false;
+    std::atomic<bool> link_up_{true};
+    uint64_t driver_features_ = 0;
+    uint32_t events_ = 0;
+    uint32_t event_vector_ = SVIO_NO_VECTOR;
+    std::array<uint32_t, mailbox_words> mailbox_{};
+    uint32_t mailbox_state_ = SVIO_MAILBOX_IDLE;
+
+    Mac mac_;
+    uint32_t rx_mode_ = 0;
+    std::array<Mac, SVIO_MULTICAST_MAX> groups_{};
+    size_t group_count_ = 0;
+};
+
+} // namespace svio
