@@ -50,6 +50,10 @@ class Board final : public VifHost {
     /// The port can send again.
     void port_ready();
 
+    /// Cores take the guest lock around each round: where translating an address may need it (a virtual IOMMU). Paused.
+    void set_locked_rounds(bool locked) { locked_rounds_ = locked; }
+    bool locked_rounds() const { return locked_rounds_.load(std::memory_order_seq_cst); }
+
     bool paused() const { return pauses_.load(std::memory_order_seq_cst) != 0; }
     Core &core_of(unsigned pair) { return *cores_[pair % cores_.size()]; }
     Core &core(unsigned n) { return *cores_[n]; }
@@ -80,6 +84,7 @@ class Board final : public VifHost {
     std::vector<std::unique_ptr<Core>> cores_;
     std::atomic<uint32_t> pauses_{0};
     std::atomic<uint32_t> park_word_{0};
+    std::atomic<bool> locked_rounds_{false};
     bool started_ = false;
 };
 

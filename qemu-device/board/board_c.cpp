@@ -46,7 +46,6 @@ class HostMemory final : public GuestMemory {
         SvioWindow *window = host_.window_open(host_.opaque, address, length);
         return window ? std::make_unique<HostWindow>(host_, window) : nullptr;
     }
-    bool wants_guest_lock() const override { return host_.dma_wants_lock; }
 
   private:
     const SvioHost &host_;
@@ -192,8 +191,9 @@ void svio_board_resume(SvioBoard *board) {
     board->board->resume();
 }
 
-void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled) {
+void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled, bool wants_lock) {
     board->board->vif(vif).set_dma(enabled);
+    board->board->set_locked_rounds(wants_lock);
 }
 
 void svio_board_set_link(SvioBoard *board, unsigned vif, bool up) {

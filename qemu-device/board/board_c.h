@@ -39,7 +39,6 @@ typedef struct SvioHost {
     bool (*window_load)(void *opaque, SvioWindow *window, size_t offset, void *to, size_t length);
     bool (*window_store)(void *opaque, SvioWindow *window, size_t offset, const void *from, size_t length);
     void (*window_written)(void *opaque, SvioWindow *window, size_t offset, size_t length);
-    bool dma_wants_lock; /* behind a virtual IOMMU */
 
     void (*signal)(void *opaque, unsigned vector); /* locked */
 
@@ -71,7 +70,8 @@ void svio_board_bad_access(SvioBoard *board, unsigned vif);
 void svio_board_reset(SvioBoard *board, unsigned vif);
 void svio_board_pause(SvioBoard *board);
 void svio_board_resume(SvioBoard *board);
-void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled); /* paused */
+/* Paused. wants_lock: translation itself needs the lock (a virtual IOMMU). */
+void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled, bool wants_lock);
 void svio_board_set_link(SvioBoard *board, unsigned vif, bool up);
 void svio_board_port_ready(SvioBoard *board);
 void svio_board_receive_ready(SvioBoard *board);

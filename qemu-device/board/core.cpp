@@ -55,7 +55,6 @@ Core::~Core() {
 
 void Core::serve(Vif &vif, unsigned pair) {
     served_.push_back({&vif, pair});
-    locked_rounds_ |= vif.memory().wants_guest_lock();
 }
 
 void Core::start() {
@@ -106,20 +105,26 @@ void Core::wake() {
 // ---- one round ----
 
 bool Core::round() {
-    bool found;
-    if (locked_rounds_) {
-        // Behind a virtual IOMMU a translation may need the guest lock: take it before becoming active.
+    bool found = while_active([this] { return step(); });
+    return flush() || found;
+}
+
+// False if the core may not be active now, else what `work` says.
+template <typename Work> bool Core::while_active(Work work) {
+    // Behind a virtual IOMMU a translation may need the guest lock: take it before becoming active.
+    bool locked = board_.locked_rounds();
+    if (locked)
         board_.lock().lock();
-        found = enter() && step();
-        leave();
-        board_.lock().unlock();
-    } else {
-        if (!enter())
-            return false;
-        found = step();
+    bool result = false;
+    if (enter()) {
+        // It changes while the board is paused only, but that may have been since we asked.
+        if (locked == board_.locked_rounds())
+            result = work();
         leave();
     }
-    return flush() || found;
+    if (locked)
+        board_.lock().unlock();
+    return result;
 }
 
 bool Core::step() {
@@ -347,7 +352,7 @@ void Core::run() {
         uint64_t now = board_.clock().now();
         if (idle_since == 0)
             idle_since = now;
-        if (now - idle_since < poll_ns_ && !locked_rounds_) {
+        if (now - idle_since < poll_ns_ && !board_.locked_rounds()) {
             relax();
             continue;
         }
@@ -376,18 +381,13 @@ bool Core::arm_all() {
 }
 
 bool Core::prepare_sleep() {
-    if (locked_rounds_)
-        board_.lock().lock();
-    bool there = true;
-    if (enter()) {
-        there = arm_all();
+    bool armed = while_active([this] {
+        bool there = arm_all();
         collect_signals(true);
-        leave();
-    }
-    if (locked_rounds_)
-        board_.lock().unlock();
+        return !there;
+    });
     flush();
-    return !there;
+    return armed;
 }
 
 void Core::sleep() {

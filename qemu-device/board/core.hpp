@@ -76,6 +76,7 @@ class Core {
     };
 
     void run();
+    template <typename Work> bool while_active(Work work);
     bool enter();
     void leave();
     bool step();
@@ -100,7 +101,6 @@ class Core {
     uint32_t missing_ = 0;     // which is so far ahead
     bool delivered_ = false;   // in this round
     bool flush_port_ = false;  // the port was refused because of the backlog, which is empty now
-    bool locked_rounds_ = false;
     Outbox outbox_;
     std::vector<Signal> signals_;
 

@@ -33,8 +33,6 @@ class GuestMemory {
     virtual bool write(uint64_t address, const void *from, size_t length) = 0;
     /// Null unless [address, address + length) is RAM in one piece.
     virtual std::unique_ptr<Window> open(uint64_t address, size_t length) = 0;
-    /// True where translation itself needs the guest lock (a virtual IOMMU).
-    virtual bool wants_guest_lock() const { return false; }
 };
 
 /// Interrupts of one PCI function. Called with the guest lock held.

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Guest memory for the board: always through the function's own address space, and RAM alone.
+ *
+ * Nothing here may wait for the BQL: cores call it while they are active, and whoever pauses the board holds it. So
+ * an access is made only where QEMU would copy directly; address_space_rw() would take the BQL for ROM and
+ * for the BARs of assigned devices.
+ */
+#include "svio_nic.h"
+
+#include "exec/address-spaces.h"
+#include "exec/memory.h"
+#include "hw/pci/pci_bus.h"
+
+static const MemTxAttrs ram_only = {.memory = 1};
+
+static bool svio_dma_copy(SvioNic *nic, uint64_t address, void *host, size_t length, bool is_write)
+{
+    AddressSpace *as = pci_get_address_space(PCI_DEVICE(nic));
+    uint8_t *at = host;
+
+    RCU_READ_LOCK_GUARD();
+    while (length > 0) {
+        hwaddr piece = length, offset;
+        MemoryRegion *mr = address_space_translate(as, address, &offset, &piece, is_write, ram_only);
+        void *ram;
+
+        if (!memory_access_is_direct(mr, is_write, ram_only)) {
+            return false;
+        }
+        ram = qemu_map_ram_ptr(mr->ram_block, offset);
+        if (is_write) {
+            memcpy(ram, at, piece);
+            /* As after address_space_map(): dirty log, and code that TCG has translated from here. */
+            memory_region_ref(mr);
+            address_space_unmap(as, ram, piece, true, piece);
+        } else {
+            memcpy(at, ram, piece);
+        }
+        address += piece;
+        at += piece;
+        length -= piece;
+    }
+    return true;
+}
+
+static bool svio_dma_read(void *opaque, uint64_t address, void *to, size_t length)
+{
+    return svio_dma_copy(opaque, address, to, length, false);
+}
+
+static bool svio_dma_write(void *opaque, uint64_t address, const void *from, size_t length)
+{
+    return svio_dma_copy(opaque, address, (void *)from, length, true);
+}
+
+/* ---- windows ---- */
+
+/* With a virtual IOMMU the cache has no pointer, and each access is translated. */
+static bool svio_window_map(SvioNic *nic, SvioNicWindow *window)
+{
+    AddressSpace *as = pci_get_address_space(PCI_DEVICE(nic));
+    int64_t got = address_space_cache_init(&window->cache, as, window->address, window->length, true);
+    MemoryRegion *mr = window->cache.mrs.mr;
+
+    window->board.direct = got >= (int64_t)window->length ? window->cache.ptr : NULL;
+    return window->board.direct || (got >= (int64_t)window->length && memory_region_get_iommu(mr));
+}
+
+static void svio_window_unmap(SvioNicWindow *window)
+{
+    window->board.direct = NULL;
+    address_space_cache_destroy(&window->cache);
+}
+
+static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t length)
+{
+    SvioNic *nic = opaque;
+    SvioNicWindow *window;
+
+    if (address + length < address) {
+        return NULL;
+    }
+    window = g_new0(SvioNicWindow, 1);
+    window->address = address;
+    window->length = length;
+    if (!svio_window_map(nic, window)) {
+        svio_window_unmap(window);
+        g_free(window);
+        return NULL;
+    }
+    QLIST_INSERT_HEAD(&nic->windows, window, next);
+    return &window->board;
+}
+
+static void svio_window_close(void *opaque, SvioWindow *board)
+{
+    SvioNicWindow *window = container_of(board, SvioNicWindow, board);
+
+    QLIST_REMOVE(window, next);
+    svio_window_unmap(window);
+    g_free(window);
+}
+
+static bool svio_window_load(void *opaque, SvioWindow *board, size_t offset, void *to, size_t length)
+{
+    SvioNicWindow *window = container_of(board, SvioNicWindow, board);
+
+    return svio_dma_copy(opaque, window->address + offset, to, length, false);
+}
+
+static bool svio_window_store(void *opaque, SvioWindow *board, size_t offset, const void *from, size_t length)
+{
+    SvioNicWindow *window = container_of(board, SvioNicWindow, board);
+
+    return svio_dma_copy(opaque, window->address + offset, (void *)from, length, true);
+}
+
+static void svio_window_written(void *opaque, SvioWindow *board, size_t offset, size_t length)
+{
+    SvioNicWindow *window = container_of(board, SvioNicWindow, board);
+
+    address_space_cache_invalidate(&window->cache, offset, length);
+}
+
+/* The memory map has changed: bus master, hotplug, or anything else. */
+static void svio_dma_commit(MemoryListener *listener)
+{
+    SvioNic *nic = container_of(listener, SvioNic, listener);
+    SvioNicWindow *window;
+
+    if (QLIST_EMPTY(&nic->windows)) {
+        return;
+    }
+    svio_board_pause(nic->board);
+    QLIST_FOREACH(window, &nic->windows, next) {
+        svio_window_unmap(window);
+        svio_window_map(nic, window);
+    }
+    svio_board_resume(nic->board);
+}
+
+void svio_dma_update(SvioNic *nic, bool enabled)
+{
+    /*
+     * Behind a virtual IOMMU a translation may report a fault, which takes the BQL, and amd-iommu has no lock of
+     * its own. Asked for now rather than when the device is realized: the IOMMU may come later on the command line.
+     */
+    bool iommu = pci_device_iommu_address_space(PCI_DEVICE(nic)) != &address_space_memory;
+
+    svio_board_set_dma(nic->board, 0, enabled, iommu);
+}
+
+void svio_dma_fill_host(SvioHost *host)
+{
+    host->read = svio_dma_read;
+    host->write = svio_dma_write;
+    host->window_open = svio_window_open;
+    host->window_close = svio_window_close;
+    host->window_load = svio_window_load;
+    host->window_store = svio_window_store;
+    host->window_written = svio_window_written;
+}
+
+void svio_dma_start(SvioNic *nic)
+{
+    nic->listener = (MemoryListener){
+        .name = "svio-nic",
+        .commit = svio_dma_commit,
+    };
+    memory_listener_register(&nic->listener, pci_get_address_space(PCI_DEVICE(nic)));
+    nic->listening = true;
+}
+
+void svio_dma_stop(SvioNic *nic)
+{
+    if (nic->listening) {
+        memory_listener_unregister(&nic->listener);
+        nic->listening = false;
+    }
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The adapter between QEMU and the board. Thin: no policy and no queue is looked at here. */
+#ifndef SVIO_NIC_H
+#define SVIO_NIC_H
+
+#include "qemu/osdep.h"
+
+#include "hw/pci/pci_device.h"
+#include "net/net.h"
+#include "qom/object.h"
+
+#include "board_c.h"
+#include "svio_abi.h"
+
+#define TYPE_SVIO_NIC "svio-nic"
+OBJECT_DECLARE_SIMPLE_TYPE(SvioNic, SVIO_NIC)
+
+/* A ring or event block of the guest, mapped as long as the board uses it. */
+typedef struct SvioNicWindow {
+    SvioWindow board; /* first: the board knows only this */
+    MemoryRegionCache cache;
+    hwaddr address;
+    hwaddr length;
+    QLIST_ENTRY(SvioNicWindow) next;
+} SvioNicWindow;
+
+struct SvioNic {
+    PCIDevice parent_obj;
+
+    /* properties */
+    NICConf conf;
+    uint32_t cores;
+    uint32_t queue_size;
+    uint32_t poll_us;
+    char *port;
+
+    MemoryRegion registers;
+    MemoryRegion msix;
+    NICState *nic; /* NULL with a native port */
+    SvioBoard *board;
+    VMChangeStateEntry *vm_state;
+    bool stopped; /* the machine is, and we have paused the board for it */
+    Error *migration_blocker;
+
+    MemoryListener listener;
+    bool listening;
+    /* Changed with the BQL and a paused board. */
+    QLIST_HEAD(, SvioNicWindow) windows;
+};
+
+/* svio_dma.c */
+void svio_dma_fill_host(SvioHost *host);
+void svio_dma_start(SvioNic *nic);
+void svio_dma_stop(SvioNic *nic);
+/* Bus master on or off, as the command register says now. The board is paused. */
+void svio_dma_update(SvioNic *nic, bool enabled);
+
+/* svio_net.c */
+void svio_net_fill_host(SvioHost *host);
+void svio_net_start(SvioNic *nic);
+void svio_net_stop(SvioNic *nic);
+
+/* svio_qom.c */
+void svio_qom_class_init(ObjectClass *klass);
+
+#endif
