@@ -50,7 +50,8 @@ class Board final : public VifHost {
     /// The port can send again.
     void port_ready();
 
-    /// Cores take the guest lock around each round: where translating an address may need it (a virtual IOMMU). Paused.
+    /// Cores take the guest lock around each round: where translating an address may need it (a virtual
+    /// IOMMU). Paused.
     void set_locked_rounds(bool locked) { locked_rounds_ = locked; }
     bool locked_rounds() const { return locked_rounds_.load(std::memory_order_seq_cst); }
 

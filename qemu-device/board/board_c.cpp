@@ -113,8 +113,7 @@ class HostPort final : public Port {
 } // namespace
 
 struct SvioBoard {
-    explicit SvioBoard(const SvioHost &h)
-        : host(h), memory(host), signals(host), lock(host), hooks(host) {}
+    explicit SvioBoard(const SvioHost &h) : host(h), memory(host), signals(host), lock(host), hooks(host) {}
 
     const SvioHost host;
     HostMemory memory;

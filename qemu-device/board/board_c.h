@@ -2,8 +2,8 @@
 /*
  * The board behind a C interface, for QEMU's headers do not compile as C++.
  *
- * The host (the adapter) implements struct SvioHost; the board calls it from its cores and from whatever thread
- * calls the functions below. "Locked" means: with the lock of lock()/unlock() held.
+ * The host (the adapter) implements struct SvioHost; the board calls it from its cores and from whatever
+ * thread calls the functions below. "Locked" means: with the lock of lock()/unlock() held.
  */
 #ifndef SVIO_BOARD_C_H
 #define SVIO_BOARD_C_H

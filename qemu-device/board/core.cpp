@@ -75,8 +75,8 @@ void Core::stop() {
 
 bool Core::enter() {
     active_.store(1, std::memory_order_seq_cst);
-    // Sequentially consistent, as is Board::pause(): either the pauser sees us active and waits, or we see its
-    // pause and stay out.
+    // Sequentially consistent, as is Board::pause(): either the pauser sees us active and waits, or we see
+    // its pause and stay out.
     if (!board_.paused()) [[likely]]
         return true;
     leave();
@@ -298,8 +298,8 @@ bool Core::flush() {
     board_.lock().lock();
     counters.add(CoreLockTaken);
     bool found = false;
-    // With the guest lock nobody can begin a pause, but one may be in force (a stopped machine): then all this
-    // waits until it is over.
+    // With the guest lock nobody can begin a pause, but one may be in force (a stopped machine): then all
+    // this waits until it is over.
     if (!board_.paused()) {
         for (const Signal &signal : signals_)
             signal.vif->signals().raise(signal.vector);
@@ -414,8 +414,8 @@ void Core::sleep() {
     [[maybe_unused]] ssize_t n = read(wake_fd_, &drained, sizeof(drained));
 }
 
-// Polling pays where work comes again within the budget, and burns a core where it does not: grow fast after a
-// short sleep, shrink after a long one (as KVM's halt polling does).
+// Polling pays where work comes again within the budget, and burns a core where it does not: grow fast after
+// a short sleep, shrink after a long one (as KVM's halt polling does).
 void Core::adapt(uint64_t slept_ns) {
     if (slept_ns > poll_max_ns_)
         poll_ns_ = poll_ns_ / 2 < budget_start_ns ? 0 : poll_ns_ / 2;

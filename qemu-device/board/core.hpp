@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /// An on-board core: step() is one round of its work, and an executor (its own thread, or a test) calls it.
 ///
-/// A core is *active* while it may touch guest memory. Between rounds it is not, and neither is it while it waits
-/// for the guest lock or sleeps, so that whoever pauses the board, usually with the guest lock held, never waits for
-/// a core that waits for that lock.
+/// A core is *active* while it may touch guest memory. Between rounds it is not, and neither is it while it
+/// waits for the guest lock or sleeps, so that whoever pauses the board, usually with the guest lock held,
+/// never waits for a core that waits for that lock.
 #pragma once
 
 #include "counters.hpp"
@@ -97,10 +97,10 @@ class Core {
     uint64_t poll_ns_;
     std::vector<Served> served_;
     bool serves_port_ = false;
-    bool hold_port_ = false;   // the frame at the port's front found no buffer,
-    uint32_t missing_ = 0;     // which is so far ahead
-    bool delivered_ = false;   // in this round
-    bool flush_port_ = false;  // the port was refused because of the backlog, which is empty now
+    bool hold_port_ = false;  // the frame at the port's front found no buffer,
+    uint32_t missing_ = 0;    // which is so far ahead
+    bool delivered_ = false;  // in this round
+    bool flush_port_ = false; // the port was refused because of the backlog, which is empty now
     Outbox outbox_;
     std::vector<Signal> signals_;
 

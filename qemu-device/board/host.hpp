@@ -20,8 +20,8 @@ class Window {
     virtual bool store(size_t offset, const void *from, size_t length) = 0;
     /// Must follow each store through `direct`: dirty log and translated code.
     virtual void written(size_t offset, size_t length) = 0;
-    /// Host address of its first byte, or null when each access must be translated anew. The owner changes it only
-    /// while the board is paused.
+    /// Host address of its first byte, or null when each access must be translated anew. The owner changes it
+    /// only while the board is paused.
     virtual uint8_t *direct() const = 0;
 };
 

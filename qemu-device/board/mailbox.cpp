@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/// The mailbox (SPEC.md chapter 7): what a guest may ask for its own VIF. Runs in the register write, with the
-/// guest lock held.
+/// The mailbox (SPEC.md chapter 7): what a guest may ask for its own VIF. Runs in the register write, with
+/// the guest lock held.
 #include "vif.hpp"
 
 #include <algorithm>
@@ -25,11 +25,16 @@ uint16_t Vif::execute(svio_command &command) {
     if (command.slot != SVIO_SLOT_SELF)
         return SVIO_ST_DENIED;
     switch (command.opcode) {
-    case SVIO_OP_NOP: return SVIO_ST_OK;
-    case SVIO_OP_IDENTIFY: return identify(command);
-    case SVIO_OP_SET_MAC: return set_mac(command);
-    case SVIO_OP_MULTICAST: return multicast(command);
-    case SVIO_OP_STATS: return stats(command);
+    case SVIO_OP_NOP:
+        return SVIO_ST_OK;
+    case SVIO_OP_IDENTIFY:
+        return identify(command);
+    case SVIO_OP_SET_MAC:
+        return set_mac(command);
+    case SVIO_OP_MULTICAST:
+        return multicast(command);
+    case SVIO_OP_STATS:
+        return stats(command);
     case SVIO_OP_RX_MODE: {
         if (command.u.rx_mode.flags & ~uint32_t{SVIO_RX_KNOWN})
             return SVIO_ST_INVALID;
@@ -41,7 +46,8 @@ uint16_t Vif::execute(svio_command &command) {
         uint32_t mtu = command.u.set_mtu.mtu;
         return mtu >= SVIO_MTU_MIN && mtu <= config_.mtu_max ? SVIO_ST_OK : SVIO_ST_INVALID;
     }
-    default: return SVIO_ST_UNSUPPORTED;
+    default:
+        return SVIO_ST_UNSUPPORTED;
     }
 }
 

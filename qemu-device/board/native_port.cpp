@@ -51,7 +51,8 @@ std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &err
     size_t comma = rest.find(',');
     if (kind == "dgram" && comma != std::string::npos && comma != 0 && comma + 1 < rest.size())
         return DgramPort::open(rest.substr(0, comma), rest.substr(comma + 1), error);
-    error = "port=" + spec + " is not one of dgram:LOCAL,REMOTE (two socket paths) and tap:IFNAME "
+    error = "port=" + spec +
+            " is not one of dgram:LOCAL,REMOTE (two socket paths) and tap:IFNAME "
             "(on QEMU's command line a comma inside of a value is written twice)";
     return nullptr;
 }
@@ -90,7 +91,8 @@ DgramPort::~DgramPort() {
         close(send_fd_);
 }
 
-std::unique_ptr<Port> DgramPort::open(const std::string &local, const std::string &remote, std::string &error) {
+std::unique_ptr<Port> DgramPort::open(const std::string &local, const std::string &remote,
+                                      std::string &error) {
     sockaddr_un address;
     if (!fill_address(remote, address) || !fill_address(local, address)) {
         error = "a socket path of port=dgram: is longer than the " +
@@ -100,11 +102,13 @@ std::unique_ptr<Port> DgramPort::open(const std::string &local, const std::strin
     std::unique_ptr<DgramPort> port(new DgramPort);
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     port->send_fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    // A socket that a killed process left behind is in the way; anything else at that path is not ours to remove.
+    // A socket that a killed process left behind is in the way; anything else at that path is not ours to
+    // remove.
     struct stat status;
     if (lstat(local.c_str(), &status) == 0 && S_ISSOCK(status.st_mode))
         unlink(local.c_str());
-    if (fd < 0 || port->send_fd_ < 0 || bind(fd, reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0) {
+    if (fd < 0 || port->send_fd_ < 0 ||
+        bind(fd, reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0) {
         error = "cannot bind the socket " + local + " of port=dgram: " + errno_text();
         if (fd >= 0)
             close(fd);

@@ -44,7 +44,8 @@ class NativePort : public Port {
 class DgramPort final : public NativePort {
   public:
     ~DgramPort() override;
-    static std::unique_ptr<Port> open(const std::string &local, const std::string &remote, std::string &error);
+    static std::unique_ptr<Port> open(const std::string &local, const std::string &remote,
+                                      std::string &error);
     void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
     int receive_fd() const override { return receive_fd_; }
     int send_fd() const override { return send_fd_; }

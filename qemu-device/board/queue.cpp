@@ -16,8 +16,9 @@ void full_fence() {
 }
 
 uint32_t load32(const uint8_t *at, int order) {
-    return order == __ATOMIC_ACQUIRE ? __atomic_load_n(reinterpret_cast<const uint32_t *>(at), __ATOMIC_ACQUIRE)
-                                     : __atomic_load_n(reinterpret_cast<const uint32_t *>(at), __ATOMIC_RELAXED);
+    return order == __ATOMIC_ACQUIRE
+               ? __atomic_load_n(reinterpret_cast<const uint32_t *>(at), __ATOMIC_ACQUIRE)
+               : __atomic_load_n(reinterpret_cast<const uint32_t *>(at), __ATOMIC_RELAXED);
 }
 
 // Word by word, so that each word of guest memory is read exactly once.
@@ -204,10 +205,28 @@ size_t Outbox::purge(const Vif *vif) {
 
 // ---- sending ----
 
-uint32_t SendQueue::check_head(const svio_entry &head) const {
+uint32_t SendQueue::check_flags(const svio_entry &entry) const {
     // No offload is offered yet, so each of their flags is one that was not negotiated.
     constexpr uint32_t allowed = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
-    return head.flags & ~allowed ? SVIO_QERR_FLAGS : SVIO_QERR_NONE;
+    return entry.flags & ~allowed ? SVIO_QERR_FLAGS : SVIO_QERR_NONE;
+}
+
+// One entry of a chain, whose flags are in `entry` already: checks it and copies its buffer.
+uint32_t SendQueue::take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svio_entry &entry, uint8_t *to,
+                               uint32_t length) {
+    if (!is_posted(at, entry.flags))
+        return SVIO_QERR_TORN;
+    if (n == SVIO_CHAIN_MAX || n == regs.size)
+        return SVIO_QERR_CHAIN;
+    if (!load_entry(at, entry))
+        return SVIO_QERR_DMA;
+    if (uint32_t error = check_flags(entry))
+        return error;
+    if (entry.len == 0)
+        return SVIO_QERR_EMPTY;
+    if (entry.len > SVIO_MESSAGE_MAX - length)
+        return SVIO_QERR_LENGTH;
+    return memory.read(entry.addr, to + length, entry.len) ? SVIO_QERR_NONE : SVIO_QERR_DMA;
 }
 
 uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &length) {
@@ -216,25 +235,12 @@ uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &len
     for (uint32_t n = 0;; n++) {
         uint32_t at = position() + n;
         uint32_t error = SVIO_QERR_NONE;
-        if (!load_flags(at, entry.flags)) {
+        if (!load_flags(at, entry.flags))
             error = SVIO_QERR_DMA;
-        } else if (!is_posted(at, entry.flags)) {
-            if (n == 0)
-                return 0;
-            error = SVIO_QERR_TORN;
-        } else if (n == SVIO_CHAIN_MAX || n == regs.size) {
-            error = SVIO_QERR_CHAIN;
-        } else if (!load_entry(at, entry)) {
-            error = SVIO_QERR_DMA;
-        } else if ((error = check_head(entry)) != SVIO_QERR_NONE) {
-            // unknown or forbidden flags, in the head or after it
-        } else if (entry.len == 0) {
-            error = SVIO_QERR_EMPTY;
-        } else if (entry.len > SVIO_MESSAGE_MAX - length) {
-            error = SVIO_QERR_LENGTH;
-        } else if (!memory.read(entry.addr, to + length, entry.len)) {
-            error = SVIO_QERR_DMA;
-        }
+        else if (n == 0 && !is_posted(at, entry.flags))
+            return 0;
+        else
+            error = take_entry(memory, at, n, entry, to, length);
         if (error != SVIO_QERR_NONE) {
             fail(error);
             return 0;

@@ -97,9 +97,7 @@ class Outbox {
     Outbox() : slab_(slab_size) {}
     bool empty() const { return head_ == frames_.size(); }
     /// Room for one more message of any length?
-    bool has_room() const {
-        return frames_.size() < max_frames && used_ + SVIO_MESSAGE_MAX <= slab_size;
-    }
+    bool has_room() const { return frames_.size() < max_frames && used_ + SVIO_MESSAGE_MAX <= slab_size; }
     uint8_t *tail() { return slab_.data() + used_; }
     void push(class Vif *vif, uint32_t length);
     std::span<const Staged> frames() const { return std::span(frames_).subspan(head_); }
@@ -123,7 +121,9 @@ class SendQueue : public Queue {
   private:
     /// Reads the chain at position(). 0: nothing there, or the queue has failed; else the entries used.
     uint32_t read_message(GuestMemory &memory, uint8_t *to, uint32_t &length);
-    uint32_t check_head(const svio_entry &head) const;
+    uint32_t take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svio_entry &entry, uint8_t *to,
+                        uint32_t length);
+    uint32_t check_flags(const svio_entry &entry) const;
     void publish_done();
 };
 

@@ -12,8 +12,8 @@ Vif::Vif(const VifConfig &config, GuestMemory &memory, Signals &signals, Clock &
 // ---- life ----
 
 uint32_t Vif::status() const {
-    return SVIO_STATUS_READY | (features_ok_ ? SVIO_STATUS_FEATURES_OK : 0) | (running_ ? SVIO_STATUS_RUNNING : 0) |
-           (link_up() ? SVIO_STATUS_LINK_UP : 0);
+    return SVIO_STATUS_READY | (features_ok_ ? SVIO_STATUS_FEATURES_OK : 0) |
+           (running_ ? SVIO_STATUS_RUNNING : 0) | (link_up() ? SVIO_STATUS_LINK_UP : 0);
 }
 
 void Vif::reset() {
@@ -135,34 +135,77 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
     }
     const Mac &mac = config_.mac;
     switch (offset) {
-    case SVIO_REG_MAGIC: value = SVIO_MAGIC; break;
-    case SVIO_REG_ABI_VERSION: value = SVIO_ABI_MAJOR << 16 | SVIO_ABI_MINOR; break;
-    case SVIO_REG_FUNCTION: value = (config_.physical ? SVIO_FUNCTION_PF : 0) | config_.slot; break;
-    case SVIO_REG_STATUS: value = status(); break;
+    case SVIO_REG_MAGIC:
+        value = SVIO_MAGIC;
+        break;
+    case SVIO_REG_ABI_VERSION:
+        value = SVIO_ABI_MAJOR << 16 | SVIO_ABI_MINOR;
+        break;
+    case SVIO_REG_FUNCTION:
+        value = (config_.physical ? SVIO_FUNCTION_PF : 0) | config_.slot;
+        break;
+    case SVIO_REG_STATUS:
+        value = status();
+        break;
     case SVIO_REG_CONTROL:
         value = (features_ok_ ? SVIO_CONTROL_FEATURES_OK : 0) | (running_ ? SVIO_CONTROL_RUN : 0);
         break;
-    case SVIO_REG_EVENT: value = events_; break;
-    case SVIO_REG_EVENT_VECTOR: value = event_vector_; break;
-    case SVIO_REG_DEVICE_FEATURES_LO: value = static_cast<uint32_t>(features); break;
-    case SVIO_REG_DEVICE_FEATURES_HI: value = static_cast<uint32_t>(features >> 32); break;
-    case SVIO_REG_DRIVER_FEATURES_LO: value = static_cast<uint32_t>(driver_features_); break;
-    case SVIO_REG_DRIVER_FEATURES_HI: value = static_cast<uint32_t>(driver_features_ >> 32); break;
-    case SVIO_REG_QUEUE_PAIRS: value = config_.queue_pairs; break;
-    case SVIO_REG_QUEUE_SIZE_MAX: value = config_.queue_size_max; break;
-    case SVIO_REG_QUEUE_SIZE_HINT: value = config_.queue_size_hint; break;
-    case SVIO_REG_MTU_MAX: value = config_.mtu_max; break;
-    case SVIO_REG_VIF_ID_LO: value = static_cast<uint32_t>(config_.id); break;
-    case SVIO_REG_VIF_ID_HI: value = static_cast<uint32_t>(config_.id >> 32); break;
-    case SVIO_REG_VIF_KIND: value = SVIO_KIND_NET; break;
+    case SVIO_REG_EVENT:
+        value = events_;
+        break;
+    case SVIO_REG_EVENT_VECTOR:
+        value = event_vector_;
+        break;
+    case SVIO_REG_DEVICE_FEATURES_LO:
+        value = static_cast<uint32_t>(features);
+        break;
+    case SVIO_REG_DEVICE_FEATURES_HI:
+        value = static_cast<uint32_t>(features >> 32);
+        break;
+    case SVIO_REG_DRIVER_FEATURES_LO:
+        value = static_cast<uint32_t>(driver_features_);
+        break;
+    case SVIO_REG_DRIVER_FEATURES_HI:
+        value = static_cast<uint32_t>(driver_features_ >> 32);
+        break;
+    case SVIO_REG_QUEUE_PAIRS:
+        value = config_.queue_pairs;
+        break;
+    case SVIO_REG_QUEUE_SIZE_MAX:
+        value = config_.queue_size_max;
+        break;
+    case SVIO_REG_QUEUE_SIZE_HINT:
+        value = config_.queue_size_hint;
+        break;
+    case SVIO_REG_MTU_MAX:
+        value = config_.mtu_max;
+        break;
+    case SVIO_REG_VIF_ID_LO:
+        value = static_cast<uint32_t>(config_.id);
+        break;
+    case SVIO_REG_VIF_ID_HI:
+        value = static_cast<uint32_t>(config_.id >> 32);
+        break;
+    case SVIO_REG_VIF_KIND:
+        value = SVIO_KIND_NET;
+        break;
     case SVIO_REG_MAC_LO:
         value = uint32_t{mac[0]} | uint32_t{mac[1]} << 8 | uint32_t{mac[2]} << 16 | uint32_t{mac[3]} << 24;
         break;
-    case SVIO_REG_MAC_HI: value = uint32_t{mac[4]} | uint32_t{mac[5]} << 8; break;
-    case SVIO_REG_LINK_SPEED: value = host_.speed_mbps(); break;
-    case SVIO_REG_MAILBOX_STATE: value = mailbox_state_; break;
-    case SVIO_REG_ADMIN_SIZE_MAX: value = 0; return config_.physical;
-    default: return false;
+    case SVIO_REG_MAC_HI:
+        value = uint32_t{mac[4]} | uint32_t{mac[5]} << 8;
+        break;
+    case SVIO_REG_LINK_SPEED:
+        value = host_.speed_mbps();
+        break;
+    case SVIO_REG_MAILBOX_STATE:
+        value = mailbox_state_;
+        break;
+    case SVIO_REG_ADMIN_SIZE_MAX:
+        value = 0;
+        return config_.physical;
+    default:
+        return false;
     }
     return true;
 }
@@ -173,8 +216,12 @@ bool Vif::write_function(uint32_t offset, uint32_t value) {
         return true;
     }
     switch (offset) {
-    case SVIO_REG_CONTROL: control(value); return true;
-    case SVIO_REG_EVENT: events_ &= ~value; return true;
+    case SVIO_REG_CONTROL:
+        control(value);
+        return true;
+    case SVIO_REG_EVENT:
+        events_ &= ~value;
+        return true;
     case SVIO_REG_EVENT_VECTOR:
         if (value >= SVIO_VECTORS && value != SVIO_NO_VECTOR)
             return false;
@@ -188,8 +235,11 @@ bool Vif::write_function(uint32_t offset, uint32_t value) {
         if (!features_ok_)
             driver_features_ = (driver_features_ & 0xffffffff) | uint64_t{value} << 32;
         return !features_ok_;
-    case SVIO_REG_MAILBOX_BELL: run_mailbox(); return true;
-    default: return false;
+    case SVIO_REG_MAILBOX_BELL:
+        run_mailbox();
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -203,17 +253,38 @@ bool Vif::read_queue(uint32_t offset, uint32_t &value) {
     Pair &p = pairs_[pair];
     const Queue &queue = is_receive ? static_cast<Queue &>(p.receive) : static_cast<Queue &>(p.send);
     switch (offset & (SVIO_QUEUE_DIR_STRIDE - 1)) {
-    case SVIO_QUEUE_BASE_LO: value = static_cast<uint32_t>(queue.regs.base); break;
-    case SVIO_QUEUE_BASE_HI: value = static_cast<uint32_t>(queue.regs.base >> 32); break;
-    case SVIO_QUEUE_EVENT_LO: value = static_cast<uint32_t>(queue.regs.event); break;
-    case SVIO_QUEUE_EVENT_HI: value = static_cast<uint32_t>(queue.regs.event >> 32); break;
-    case SVIO_QUEUE_SIZE: value = queue.regs.size; break;
-    case SVIO_QUEUE_VECTOR: value = queue.regs.vector; break;
-    case SVIO_QUEUE_CONTROL: value = queue.state() == SVIO_QUEUE_DISABLED ? 0 : SVIO_QUEUE_ENABLE; break;
-    case SVIO_QUEUE_STATE: value = queue.state_register(); break;
-    case SVIO_QUEUE_POSITION: value = queue.position(); break;
-    case SVIO_QUEUE_MODERATION: value = queue.regs.moderation; break;
-    default: return false;
+    case SVIO_QUEUE_BASE_LO:
+        value = static_cast<uint32_t>(queue.regs.base);
+        break;
+    case SVIO_QUEUE_BASE_HI:
+        value = static_cast<uint32_t>(queue.regs.base >> 32);
+        break;
+    case SVIO_QUEUE_EVENT_LO:
+        value = static_cast<uint32_t>(queue.regs.event);
+        break;
+    case SVIO_QUEUE_EVENT_HI:
+        value = static_cast<uint32_t>(queue.regs.event >> 32);
+        break;
+    case SVIO_QUEUE_SIZE:
+        value = queue.regs.size;
+        break;
+    case SVIO_QUEUE_VECTOR:
+        value = queue.regs.vector;
+        break;
+    case SVIO_QUEUE_CONTROL:
+        value = queue.state() == SVIO_QUEUE_DISABLED ? 0 : SVIO_QUEUE_ENABLE;
+        break;
+    case SVIO_QUEUE_STATE:
+        value = queue.state_register();
+        break;
+    case SVIO_QUEUE_POSITION:
+        value = queue.position();
+        break;
+    case SVIO_QUEUE_MODERATION:
+        value = queue.regs.moderation;
+        break;
+    default:
+        return false;
     }
     return true;
 }
@@ -242,7 +313,8 @@ bool Vif::write_queue(uint32_t offset, uint32_t value) {
         queue.regs.moderation = value;
         return true;
     }
-    default: return queue.state() == SVIO_QUEUE_DISABLED && write_queue_setup(queue, reg, value);
+    default:
+        return queue.state() == SVIO_QUEUE_DISABLED && write_queue_setup(queue, reg, value);
     }
 }
 
@@ -251,12 +323,23 @@ bool Vif::write_queue_setup(Queue &queue, uint32_t reg, uint32_t value) {
     auto high = [value](uint64_t old) { return (old & 0xffffffff) | uint64_t{value} << 32; };
     QueueRegisters &regs = queue.regs;
     switch (reg) {
-    case SVIO_QUEUE_BASE_LO: regs.base = low(regs.base); return true;
-    case SVIO_QUEUE_BASE_HI: regs.base = high(regs.base); return true;
-    case SVIO_QUEUE_EVENT_LO: regs.event = low(regs.event); return true;
-    case SVIO_QUEUE_EVENT_HI: regs.event = high(regs.event); return true;
-    case SVIO_QUEUE_SIZE: regs.size = value; return true;
-    default: return false;
+    case SVIO_QUEUE_BASE_LO:
+        regs.base = low(regs.base);
+        return true;
+    case SVIO_QUEUE_BASE_HI:
+        regs.base = high(regs.base);
+        return true;
+    case SVIO_QUEUE_EVENT_LO:
+        regs.event = low(regs.event);
+        return true;
+    case SVIO_QUEUE_EVENT_HI:
+        regs.event = high(regs.event);
+        return true;
+    case SVIO_QUEUE_SIZE:
+        regs.size = value;
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -322,10 +405,16 @@ bool Vif::admits(std::span<const uint8_t> frame) {
 
 Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame) {
     switch (result) {
-    case ReceiveQueue::Result::Full: return Delivery::Full;
-    case ReceiveQueue::Result::TooLong: counters.add(SVIO_STAT_DROP_RX_TOO_LONG); return Delivery::Dropped;
-    case ReceiveQueue::Result::Failed: counters.add(SVIO_STAT_DROP_RX_QUEUE_ERROR); return Delivery::Dropped;
-    case ReceiveQueue::Result::Delivered: break;
+    case ReceiveQueue::Result::Full:
+        return Delivery::Full;
+    case ReceiveQueue::Result::TooLong:
+        counters.add(SVIO_STAT_DROP_RX_TOO_LONG);
+        return Delivery::Dropped;
+    case ReceiveQueue::Result::Failed:
+        counters.add(SVIO_STAT_DROP_RX_QUEUE_ERROR);
+        return Delivery::Dropped;
+    case ReceiveQueue::Result::Delivered:
+        break;
     }
     counters.add(SVIO_STAT_RX_FRAMES);
     counters.add(SVIO_STAT_RX_BYTES, frame.size());

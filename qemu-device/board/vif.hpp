@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /// A virtual interface: its registers (SPEC.md chapter 4), life (3), mailbox (7), filters and queue pairs.
 ///
-/// Threads: read_register(), write_register(), reset() and the set_*() functions run with the guest lock held, one at a
-/// time; they pause the board while they change what cores look at. receive() and the queues belong to cores
-/// and to holders of the guest lock, see queue.hpp.
+/// Threads: read_register(), write_register(), reset() and the set_*() functions run with the guest lock
+/// held, one at a time; they pause the board while they change what cores look at. receive() and the queues
+/// belong to cores and to holders of the guest lock, see queue.hpp.
 #pragma once
 
 #include "counters.hpp"
@@ -41,7 +41,8 @@ class VifHost {
     virtual void wake(unsigned pair) = 0;
     /// The receive queues may take frames again.
     virtual void receive_ready(class Vif &vif) = 0;
-    /// Forget what is on its way from or to this VIF. Returns frames of its send queues that were dropped. Paused.
+    /// Forget what is on its way from or to this VIF. Returns frames of its send queues that were dropped.
+    /// Paused.
     virtual size_t purge(class Vif &vif) = 0;
     virtual uint32_t speed_mbps() const = 0;
 };
@@ -87,8 +88,9 @@ class Vif {
     /// May queues be worked at all?
     bool active() const { return running_ && dma_; }
     bool link_up() const { return link_up_.load(std::memory_order_relaxed); }
-    /// Filters a frame from the port and writes it into a receive queue, for an on-board core. On Full, `missing` is
-    /// as in ReceiveQueue::deliver(); the core arms the bell when it sleeps, and asks for signals itself.
+    /// Filters a frame from the port and writes it into a receive queue, for an on-board core. On Full,
+    /// `missing` is as in ReceiveQueue::deliver(); the core arms the bell when it sleeps, and asks for
+    /// signals itself.
     Delivery receive(std::span<const uint8_t> frame, uint32_t &missing);
     /// The same for a holder of the guest lock: never waits (Busy), has armed the bell on Full, and signals.
     Delivery receive_locked(std::span<const uint8_t> frame);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * svio.so: what `-plugin` opens. QEMU resolves all symbols of a plugin at once, so code built for another version
- * would die with "undefined symbol". This shim needs none of QEMU's symbols: it finds the version, refuses another
- * one with a sentence, and then opens svio-adapter.so, which lies beside it.
+ * svio.so: what `-plugin` opens. QEMU resolves all symbols of a plugin at once, so code built for another
+ * version would die with "undefined symbol". This shim needs none of QEMU's symbols: it finds the version,
+ * refuses another one with a sentence, and then opens svio-adapter.so, which lies beside it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,17 +29,17 @@ typedef struct version_info *query_version_fn(void **errp);
 static const char *why_not;
 
 /*
- * When the file is opened, and not only in qemu_plugin_install(): a QEMU whose plugin interface has another version
- * than ours ends before it calls that, with a message that says nothing of svio.
+ * When the file is opened, and not only in qemu_plugin_install(): a QEMU whose plugin interface has another
+ * version than ours ends before it calls that, with a message that says nothing of svio.
  */
-__attribute__((constructor)) static void check_version(void)
-{
+__attribute__((constructor)) static void check_version(void) {
     query_version_fn *query = (query_version_fn *)dlsym(RTLD_DEFAULT, "qmp_query_version");
     struct version_info *found = query ? query(NULL) : NULL;
 
     if (!found) {
-        why_not = "this QEMU does not export its functions to modules (it must be built with --enable-modules, "
-                  "as Debian's is)";
+        why_not =
+            "this QEMU does not export its functions to modules (it must be built with --enable-modules, "
+            "as Debian's is)";
         fprintf(stderr, "svio: %s\n", why_not);
         return;
     }
@@ -51,11 +51,11 @@ __attribute__((constructor)) static void check_version(void)
             "svio: this plugin was built for QEMU %d.%d.%d and cannot be used with QEMU %d.%d.%d (%s); "
             "run \"scripts/svio setup\" to build it for the QEMU that is installed\n",
             SVIO_QEMU_MAJOR, SVIO_QEMU_MINOR, SVIO_QEMU_MICRO, (int)found->qemu->major,
-            (int)found->qemu->minor, (int)found->qemu->micro, found->package && *found->package ? found->package : "no package");
+            (int)found->qemu->minor, (int)found->qemu->micro,
+            found->package && *found->package ? found->package : "no package");
 }
 
-static void *open_adapter(void)
-{
+static void *open_adapter(void) {
     Dl_info self;
     char path[PATH_MAX];
     const char *slash;
@@ -68,8 +68,8 @@ static void *open_adapter(void)
     return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 }
 
-QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
-{
+QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
+                                           char **argv) {
     void (*install)(void);
     void *adapter;
 
@@ -78,7 +78,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     if (why_not)
         return -1;
     if (argc > 0) {
-        fprintf(stderr, "svio: the plugin takes no arguments (\"%s\"); the device does: -device svio-nic,...\n",
+        fprintf(stderr,
+                "svio: the plugin takes no arguments (\"%s\"); the device does: -device svio-nic,...\n",
                 argv[0]);
         return -1;
     }

@@ -2,9 +2,9 @@
 /*
  * Guest memory for the board: always through the function's own address space, and RAM alone.
  *
- * Nothing here may wait for the BQL: cores call it while they are active, and whoever pauses the board holds it. So
- * an access is made only where QEMU would copy directly; address_space_rw() would take the BQL for ROM and
- * for the BARs of assigned devices.
+ * Nothing here may wait for the BQL: cores call it while they are active, and whoever pauses the board holds
+ * it. So an access is made only where QEMU would copy directly; address_space_rw() would take the BQL for ROM
+ * and for the BARs of assigned devices.
  */
 #include "svio_nic.h"
 
@@ -14,8 +14,7 @@
 
 static const MemTxAttrs ram_only = {.memory = 1};
 
-static bool svio_dma_copy(SvioNic *nic, uint64_t address, void *host, size_t length, bool is_write)
-{
+static bool svio_dma_copy(SvioNic *nic, uint64_t address, void *host, size_t length, bool is_write) {
     AddressSpace *as = pci_get_address_space(PCI_DEVICE(nic));
     uint8_t *at = host;
 
@@ -44,21 +43,18 @@ static bool svio_dma_copy(SvioNic *nic, uint64_t address, void *host, size_t len
     return true;
 }
 
-static bool svio_dma_read(void *opaque, uint64_t address, void *to, size_t length)
-{
+static bool svio_dma_read(void *opaque, uint64_t address, void *to, size_t length) {
     return svio_dma_copy(opaque, address, to, length, false);
 }
 
-static bool svio_dma_write(void *opaque, uint64_t address, const void *from, size_t length)
-{
+static bool svio_dma_write(void *opaque, uint64_t address, const void *from, size_t length) {
     return svio_dma_copy(opaque, address, (void *)from, length, true);
 }
 
 /* ---- windows ---- */
 
 /* With a virtual IOMMU the cache has no pointer, and each access is translated. */
-static bool svio_window_map(SvioNic *nic, SvioNicWindow *window)
-{
+static bool svio_window_map(SvioNic *nic, SvioNicWindow *window) {
     AddressSpace *as = pci_get_address_space(PCI_DEVICE(nic));
     int64_t got = address_space_cache_init(&window->cache, as, window->address, window->length, true);
     MemoryRegion *mr = window->cache.mrs.mr;
@@ -67,14 +63,12 @@ static bool svio_window_map(SvioNic *nic, SvioNicWindow *window)
     return window->board.direct || (got >= (int64_t)window->length && memory_region_get_iommu(mr));
 }
 
-static void svio_window_unmap(SvioNicWindow *window)
-{
+static void svio_window_unmap(SvioNicWindow *window) {
     window->board.direct = NULL;
     address_space_cache_destroy(&window->cache);
 }
 
-static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t length)
-{
+static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t length) {
     SvioNic *nic = opaque;
     SvioNicWindow *window;
 
@@ -93,8 +87,7 @@ static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t lengt
     return &window->board;
 }
 
-static void svio_window_close(void *opaque, SvioWindow *board)
-{
+static void svio_window_close(void *opaque, SvioWindow *board) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
     QLIST_REMOVE(window, next);
@@ -102,30 +95,27 @@ static void svio_window_close(void *opaque, SvioWindow *board)
     g_free(window);
 }
 
-static bool svio_window_load(void *opaque, SvioWindow *board, size_t offset, void *to, size_t length)
-{
+static bool svio_window_load(void *opaque, SvioWindow *board, size_t offset, void *to, size_t length) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
     return svio_dma_copy(opaque, window->address + offset, to, length, false);
 }
 
-static bool svio_window_store(void *opaque, SvioWindow *board, size_t offset, const void *from, size_t length)
-{
+static bool svio_window_store(void *opaque, SvioWindow *board, size_t offset, const void *from,
+                              size_t length) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
     return svio_dma_copy(opaque, window->address + offset, (void *)from, length, true);
 }
 
-static void svio_window_written(void *opaque, SvioWindow *board, size_t offset, size_t length)
-{
+static void svio_window_written(void *opaque, SvioWindow *board, size_t offset, size_t length) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
     address_space_cache_invalidate(&window->cache, offset, length);
 }
 
 /* The memory map has changed: bus master, hotplug, or anything else. */
-static void svio_dma_commit(MemoryListener *listener)
-{
+static void svio_dma_commit(MemoryListener *listener) {
     SvioNic *nic = container_of(listener, SvioNic, listener);
     SvioNicWindow *window;
 
@@ -140,19 +130,18 @@ static void svio_dma_commit(MemoryListener *listener)
     svio_board_resume(nic->board);
 }
 
-void svio_dma_update(SvioNic *nic, bool enabled)
-{
+void svio_dma_update(SvioNic *nic, bool enabled) {
     /*
-     * Behind a virtual IOMMU a translation may report a fault, which takes the BQL, and amd-iommu has no lock of
-     * its own. Asked for now rather than when the device is realized: the IOMMU may come later on the command line.
+     * Behind a virtual IOMMU a translation may report a fault, which takes the BQL, and amd-iommu has no lock
+     * of its own. Asked for now rather than when the device is realized: the IOMMU may come later on the
+     * command line.
      */
     bool iommu = pci_device_iommu_address_space(PCI_DEVICE(nic)) != &address_space_memory;
 
     svio_board_set_dma(nic->board, 0, enabled, iommu);
 }
 
-void svio_dma_fill_host(SvioHost *host)
-{
+void svio_dma_fill_host(SvioHost *host) {
     host->read = svio_dma_read;
     host->write = svio_dma_write;
     host->window_open = svio_window_open;
@@ -162,8 +151,7 @@ void svio_dma_fill_host(SvioHost *host)
     host->window_written = svio_window_written;
 }
 
-void svio_dma_start(SvioNic *nic)
-{
+void svio_dma_start(SvioNic *nic) {
     nic->listener = (MemoryListener){
         .name = "svio-nic",
         .commit = svio_dma_commit,
@@ -172,8 +160,7 @@ void svio_dma_start(SvioNic *nic)
     nic->listening = true;
 }
 
-void svio_dma_stop(SvioNic *nic)
-{
+void svio_dma_stop(SvioNic *nic) {
     if (nic->listening) {
         memory_listener_unregister(&nic->listener);
         nic->listening = false;

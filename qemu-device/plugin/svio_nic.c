@@ -17,28 +17,23 @@
 #include "qemu/rcu.h"
 #include "system/runstate.h"
 
-static void svio_bql_lock(void *opaque)
-{
+static void svio_bql_lock(void *opaque) {
     bql_lock();
 }
 
-static void svio_bql_unlock(void *opaque)
-{
+static void svio_bql_unlock(void *opaque) {
     bql_unlock();
 }
 
-static void svio_thread_begin(void *opaque, unsigned core)
-{
+static void svio_thread_begin(void *opaque, unsigned core) {
     rcu_register_thread();
 }
 
-static void svio_thread_end(void *opaque, unsigned core)
-{
+static void svio_thread_end(void *opaque, unsigned core) {
     rcu_unregister_thread();
 }
 
-static void svio_signal(void *opaque, unsigned vector)
-{
+static void svio_signal(void *opaque, unsigned vector) {
     PCIDevice *pci = opaque;
 
     if (msix_enabled(pci)) {
@@ -48,8 +43,7 @@ static void svio_signal(void *opaque, unsigned vector)
 
 /* ---- BAR 0 ---- */
 
-static uint64_t svio_read(void *opaque, hwaddr offset, unsigned size)
-{
+static uint64_t svio_read(void *opaque, hwaddr offset, unsigned size) {
     SvioNic *nic = opaque;
 
     if (offset % size == 0 && size == 4) {
@@ -64,8 +58,7 @@ static uint64_t svio_read(void *opaque, hwaddr offset, unsigned size)
     return 0;
 }
 
-static void svio_write(void *opaque, hwaddr offset, uint64_t value, unsigned size)
-{
+static void svio_write(void *opaque, hwaddr offset, uint64_t value, unsigned size) {
     SvioNic *nic = opaque;
 
     if (offset % size == 0 && size == 4) {
@@ -89,8 +82,7 @@ static const MemoryRegionOps svio_register_ops = {
 
 /* ---- resets, bus master, stop and continue ---- */
 
-static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, int length)
-{
+static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, int length) {
     SvioNic *nic = SVIO_NIC(pci);
 
     if (range_covers_byte(address, length, PCI_COMMAND)) {
@@ -109,8 +101,7 @@ static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, 
 }
 
 /* Machine and bus resets as well as function-level reset. */
-static void svio_reset_hold(Object *obj, ResetType type)
-{
+static void svio_reset_hold(Object *obj, ResetType type) {
     SvioNic *nic = SVIO_NIC(obj);
 
     svio_board_pause(nic->board);
@@ -119,8 +110,7 @@ static void svio_reset_hold(Object *obj, ResetType type)
     svio_board_resume(nic->board);
 }
 
-static void svio_vm_state(void *opaque, bool running, RunState state)
-{
+static void svio_vm_state(void *opaque, bool running, RunState state) {
     SvioNic *nic = opaque;
 
     if (running == !nic->stopped) {
@@ -137,8 +127,7 @@ static void svio_vm_state(void *opaque, bool running, RunState state)
 
 /* ---- birth and death ---- */
 
-static bool svio_check_properties(SvioNic *nic, Error **errp)
-{
+static bool svio_check_properties(SvioNic *nic, Error **errp) {
     if (nic->cores < 1 || nic->cores > SVIO_MAX_CORES) {
         error_setg(errp, "svio-nic: cores=%u is not between 1 and %d", nic->cores, SVIO_MAX_CORES);
     } else if (!is_power_of_2(nic->queue_size) || nic->queue_size < SVIO_QUEUE_MIN ||
@@ -155,8 +144,7 @@ static bool svio_check_properties(SvioNic *nic, Error **errp)
     return false;
 }
 
-static bool svio_start_board(SvioNic *nic, Error **errp)
-{
+static bool svio_start_board(SvioNic *nic, Error **errp) {
     SvioHost host = {
         .opaque = nic,
         .lock = svio_bql_lock,
@@ -188,8 +176,7 @@ static bool svio_start_board(SvioNic *nic, Error **errp)
     return true;
 }
 
-static bool svio_init_pci(SvioNic *nic, Error **errp)
-{
+static bool svio_init_pci(SvioNic *nic, Error **errp) {
     PCIDevice *pci = PCI_DEVICE(nic);
 
     memory_region_init_io(&nic->registers, OBJECT(nic), &svio_register_ops, nic, "svio-registers",
@@ -197,9 +184,10 @@ static bool svio_init_pci(SvioNic *nic, Error **errp)
     pci_register_bar(pci, SVIO_BAR_REGS, PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64,
                      &nic->registers);
     memory_region_init(&nic->msix, OBJECT(nic), "svio-msix", SVIO_BAR_MSIX_SIZE);
-    pci_register_bar(pci, SVIO_BAR_MSIX, PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64, &nic->msix);
-    if (msix_init(pci, SVIO_VECTORS, &nic->msix, SVIO_BAR_MSIX, SVIO_MSIX_TABLE_OFFSET, &nic->msix, SVIO_BAR_MSIX,
-                  SVIO_MSIX_PBA_OFFSET, 0, errp)) {
+    pci_register_bar(pci, SVIO_BAR_MSIX, PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64,
+                     &nic->msix);
+    if (msix_init(pci, SVIO_VECTORS, &nic->msix, SVIO_BAR_MSIX, SVIO_MSIX_TABLE_OFFSET, &nic->msix,
+                  SVIO_BAR_MSIX, SVIO_MSIX_PBA_OFFSET, 0, errp)) {
         return false;
     }
     for (int v = 0; v < SVIO_VECTORS; v++) {
@@ -215,8 +203,7 @@ static bool svio_init_pci(SvioNic *nic, Error **errp)
     return true;
 }
 
-static void svio_realize(PCIDevice *pci, Error **errp)
-{
+static void svio_realize(PCIDevice *pci, Error **errp) {
     SvioNic *nic = SVIO_NIC(pci);
 
     if (!svio_check_properties(nic, errp)) {
@@ -250,8 +237,7 @@ static void svio_realize(PCIDevice *pci, Error **errp)
     nic->vm_state = qdev_add_vm_change_state_handler(DEVICE(nic), svio_vm_state, nic);
 }
 
-static void svio_exit(PCIDevice *pci)
-{
+static void svio_exit(PCIDevice *pci) {
     SvioNic *nic = SVIO_NIC(pci);
 
     qemu_del_vm_change_state_handler(nic->vm_state);
@@ -259,8 +245,8 @@ static void svio_exit(PCIDevice *pci)
     svio_board_pause(nic->board);
     svio_board_reset(nic->board, 0);
     /*
-     * A core may be waiting for the BQL and ends only after it got it. The board is paused, the BARs are unmapped
-     * and frames of the netdev are refused, so nothing of ours happens in between.
+     * A core may be waiting for the BQL and ends only after it got it. The board is paused, the BARs are
+     * unmapped and frames of the netdev are refused, so nothing of ours happens in between.
      */
     bql_unlock();
     svio_board_stop(nic->board);
@@ -274,11 +260,11 @@ static void svio_exit(PCIDevice *pci)
     migrate_del_blocker(&nic->migration_blocker);
 }
 
-/* The bus decides whether this is a PCI Express device, before the generic code lays configuration space out. */
+/* The bus decides whether this is a PCI Express device, before the generic code lays configuration space out.
+ */
 static DeviceRealize svio_parent_realize;
 
-static void svio_dc_realize(DeviceState *dev, Error **errp)
-{
+static void svio_dc_realize(DeviceState *dev, Error **errp) {
     PCIDevice *pci = PCI_DEVICE(dev);
 
     if (pci_bus_is_express(pci_get_bus(pci))) {
@@ -295,8 +281,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_STRING("port", SvioNic, port),
 };
 
-static void svio_class_init(ObjectClass *klass, void *data)
-{
+static void svio_class_init(ObjectClass *klass, void *data) {
     DeviceClass *dc = DEVICE_CLASS(klass);
     PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
     ResettableClass *rc = RESETTABLE_CLASS(klass);
@@ -326,7 +311,6 @@ static const TypeInfo svio_info = {
 
 __attribute__((visibility("default"))) void svio_adapter_install(void);
 
-void svio_adapter_install(void)
-{
+void svio_adapter_install(void) {
     type_register_static(&svio_info);
 }

@@ -6,8 +6,7 @@
 #include "qapi/visitor.h"
 #include "qobject/qdict.h"
 
-static QDict *svio_stats_child(QDict *parent, const char *name)
-{
+static QDict *svio_stats_child(QDict *parent, const char *name) {
     QDict *child = qobject_to(QDict, qdict_get(parent, name));
 
     if (!child) {
@@ -17,8 +16,7 @@ static QDict *svio_stats_child(QDict *parent, const char *name)
     return child;
 }
 
-static void svio_stats_visit(void *opaque, const char *path, uint64_t value)
-{
+static void svio_stats_visit(void *opaque, const char *path, uint64_t value) {
     QDict *dict = opaque;
     g_auto(GStrv) parts = g_strsplit(path, "/", -1);
     guint last = g_strv_length(parts) - 1;
@@ -29,8 +27,7 @@ static void svio_stats_visit(void *opaque, const char *path, uint64_t value)
     qdict_put_int(dict, parts[last], (int64_t)value);
 }
 
-static void svio_get_stats(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
-{
+static void svio_get_stats(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp) {
     SvioNic *nic = SVIO_NIC(obj);
     QObject *stats = QOBJECT(qdict_new());
 
@@ -41,15 +38,16 @@ static void svio_get_stats(Object *obj, Visitor *v, const char *name, void *opaq
     qobject_unref(stats);
 }
 
-void svio_qom_class_init(ObjectClass *klass)
-{
+void svio_qom_class_init(ObjectClass *klass) {
     object_class_property_add(klass, "stats", "dict", svio_get_stats, NULL, NULL, NULL);
-    object_class_property_set_description(klass, "stats", "counters of the board, its cores, VIFs and queues");
-    object_class_property_set_description(klass, "cores", "on-board cores, threads of this process (1 to 16)");
-    object_class_property_set_description(klass, "queue-size",
-                                          "entries of a queue that the device suggests (power of two, 16 to 4096)");
-    object_class_property_set_description(klass, "poll-us",
-                                          "longest time without work before an on-board core sleeps, microseconds");
-    object_class_property_set_description(klass, "port",
-                                          "in place of netdev: dgram:LOCAL,REMOTE or tap:IFNAME, polled by a core");
+    object_class_property_set_description(klass, "stats",
+                                          "counters of the board, its cores, VIFs and queues");
+    object_class_property_set_description(klass, "cores",
+                                          "on-board cores, threads of this process (1 to 16)");
+    object_class_property_set_description(
+        klass, "queue-size", "entries of a queue that the device suggests (power of two, 16 to 4096)");
+    object_class_property_set_description(
+        klass, "poll-us", "longest time without work before an on-board core sleeps, microseconds");
+    object_class_property_set_description(
+        klass, "port", "in place of netdev: dgram:LOCAL,REMOTE or tap:IFNAME, polled by a core");
 }
