@@ -124,7 +124,7 @@ class Apt:
         pairs = {
             "Dir::Etc::sourcelist": self.list_file, "Dir::Etc::sourceparts": "-",
             "Dir::State::lists": self.dir / "lists", "Dir::Cache": self.dir / "cache",
-            # Hooks of the host (desktop package kits, index converters) have no business with private lists.
+            # Hooks of the host (desktop kits, index converters) have no business with private lists.
             "Acquire::GzipIndexes": "false", "Acquire::Languages": "none", "Acquire::Retries": "3",
             "APT::Sandbox::User": "root", "APT::Get::List-Cleanup": "true",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
@@ -136,8 +136,8 @@ class Apt:
             pairs.update({"Dir::Cache": self.dir / "root-cache", "Dir::Cache::pkgcache": "",
                           "Dir::Cache::srcpkgcache": ""})
         else:
-            pairs.update({"Dir::Cache::pkgcache": "pkgcache.bin", "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
-                          "Debug::NoLocking": "true"})
+            pairs.update({"Dir::Cache::pkgcache": "pkgcache.bin",
+                          "Dir::Cache::srcpkgcache": "srcpkgcache.bin", "Debug::NoLocking": "true"})
         words = []
         for key, value in pairs.items():
             words += ["-o", f"{key}={value}"]
@@ -209,8 +209,8 @@ class Apt:
         empty = self.dir / "empty-status"
         empty.write_text("")
         text = ui.output(["apt-get", *self.options(), "-o", f"Dir::State::status={empty}",
-                          "-o", f"Dir::State::extended_states={empty}", "-o", "APT::Get::AllowUnauthenticated=false",
-                          "--no-install-recommends", "-s", "install", *packages],
+                          "-o", f"Dir::State::extended_states={empty}", "--no-install-recommends",
+                          "-s", "install", *packages],
                          "apt cannot work out what the guest's programs depend on", env=environment())
         return [f"{name}={version}" for name, version in
                 re.findall(r"^Inst (\S+) \((\S+)", text, re.M)]

@@ -64,6 +64,8 @@ class Step:
 def _one_at_a_time():
     """Two svio commands in one checkout must not build the same things at the same time."""
     BUILD.mkdir(parents=True, exist_ok=True)
+    if not (BUILD / ".gitignore").exists():
+        (BUILD / ".gitignore").write_text("# Derived files only; none belongs in the repository.\n*\n")
     with open(BUILD / ".setup-lock", "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

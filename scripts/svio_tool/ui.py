@@ -151,7 +151,8 @@ def output(command, failed=None, **options):
     note(shlex.join(str(word) for word in command))
     try:
         done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False, **options)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False,
+                              **options)
     except FileNotFoundError:
         done = None
     if done is None or done.returncode:

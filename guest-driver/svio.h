@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* svio VIF driver: private header. The contract is svio_abi.h. */
+#ifndef SVIO_H
+#define SVIO_H
+
+#include <linux/etherdevice.h>
+#include <linux/if_vlan.h>
+#include <linux/io.h>
+#include <linux/mutex.h>
+#include <linux/netdevice.h>
+#include <linux/pci.h>
+#include <linux/u64_stats_sync.h>
+#include <linux/version.h>
+#include <linux/workqueue.h>
+
+#include "svio_abi.h"
+
+/* ---- kernel versions: everything that differs is here ---- */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#include <net/page_pool.h>
+#else
+#include <net/page_pool/helpers.h>
+#endif
+
+/* Page fragments were a feature of a pool before all pools had them. */
+#ifndef PP_FLAG_PAGE_FRAG
+#define PP_FLAG_PAGE_FRAG 0
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define svio_pool_set_napi(params, n) ((void)(n))
+#else
+#define svio_pool_set_napi(params, n) ((params)->napi = (n))
+#endif
+
+#define SVIO_DRV_NAME "svio"
+
+#define SVIO_FEATURES_WANTED (SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST)
+
+#define SVIO_RX_HEADROOM (NET_SKB_PAD + NET_IP_ALIGN)
+#define SVIO_RX_TAILROOM SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
+#define SVIO_RX_COPYBREAK 256
+#define SVIO_RX_BATCH 32 /* entries of one refill */
+#define SVIO_RX_RETRY (HZ / 10) /* after a failed allocation */
+
+#define SVIO_TX_BUDGET 256 /* entries that one poll completes */
+#define SVIO_TX_RECLAIM 32 /* entries done when the sender itself asks for a poll */
+#define SVIO_TX_FRAMES 64 /* moderation of send signals */
+#define SVIO_TX_USECS 100
+
+#define SVIO_READY_TIMEOUT_US (2 * USEC_PER_SEC)
+#define SVIO_STOP_TIMEOUT_US USEC_PER_SEC
+#define SVIO_MBOX_TIMEOUT_US USEC_PER_SEC
+#define SVIO_MBOX_DATA PAGE_SIZE
+#define SVIO_RESET_TRIES 5
+
+struct svio_priv;
+
+/* What both directions have. Shared memory, written by both sides. */
+struct svio_ring {
+	struct svio_entry *entry;
+	struct svio_queue_event *event;
+	dma_addr_t entry_dma;
+	dma_addr_t event_dma;
+	u32 size;
+};
+
+/* An entry of the send queue. The skb hangs on the last entry of its chain. */
+struct svio_tx_buf {
+	struct sk_buff *skb;
+	DEFINE_DMA_UNMAP_ADDR(dma);
+	DEFINE_DMA_UNMAP_LEN(len);
+	bool frag;
+};
+
+struct svio_tx {
+	struct svio_ring ring;
+	struct svio_tx_buf *buf;
+	struct svio_priv *priv;
+	struct netdev_queue *txq;
+	void __iomem *bell;
+	u32 chain_max; /* entries of the longest message that we make */
+	u32 wake_at; /* free entries that wake a stopped queue */
+	bool broken; /* the device broke the contract: wait for the reset */
+
+	/* written by the sender */
+	u32 use ____cacheline_aligned_in_smp; /* next position to post */
+	u32 belled; /* positions that were checked against bell_at */
+
+	/* written by NAPI */
+	u32 clean ____cacheline_aligned_in_smp; /* next position to complete */
+
+	struct {
+		struct u64_stats_sync sync;
+		u64_stats_t dropped;
+		u64_stats_t linearized;
+		u64_stats_t stops;
+		u64_stats_t bells;
+		u64_stats_t bells_suppressed;
+	} send ____cacheline_aligned_in_smp;
+	struct {
+		struct u64_stats_sync sync;
+		u64_stats_t packets;
+		u64_stats_t bytes;
+		u64_stats_t wakes;
+	} done ____cacheline_aligned_in_smp;
+};
+
+struct svio_rx_buf {
+	struct page *page;
+	u32 offset; /* of the buffer in the page, headroom included */
+	u32 truesize;
+	u32 len; /* of the part of a message in it, once checked */
+};
+
+struct svio_rx {
+	struct svio_ring ring;
+	struct svio_rx_buf *buf;
+	struct page_pool *pool;
+	struct svio_priv *priv;
+	struct napi_struct *napi;
+	void __iomem *bell;
+	u32 next; /* next position to complete */
+	u32 post; /* next position to post */
+	u16 index;
+	bool broken;
+
+	struct {
+		struct u64_stats_sync sync;
+		u64_stats_t packets;
+		u64_stats_t bytes;
+		u64_stats_t multicast;
+		u64_stats_t copied;
+		u64_stats_t chained;
+		u64_stats_t dropped;
+		u64_stats_t length_errors;
+		u64_stats_t alloc_failed;
+		u64_stats_t bells;
+		u64_stats_t bells_suppressed;
+	} stats;
+};
+
+struct svio_pair {
+	struct napi_struct napi;
+	struct svio_priv *priv;
+	u16 index;
+	struct {
+		struct u64_stats_sync sync;
+		u64_stats_t polls;
+		u64_stats_t repolls; /* work came between the last look and arming */
+	} stats;
+	atomic64_t irqs;
+	char irq_name[IFNAMSIZ + 16];
+	struct svio_tx tx;
+	struct svio_rx rx;
+};
+
+/* Bits of svio_priv.state. */
+enum {
+	SVIO_OPEN, /* memory and interrupts of the pairs are there; under RTNL */
+	SVIO_UP, /* queues and NAPI run; written under RTNL */
+	SVIO_DETACHED, /* hands off: PCI reset, shutdown, given up; under RTNL */
+	SVIO_GONE, /* registers read as all ones */
+	SVIO_WANT_RESET,
+	SVIO_WANT_RX_MODE,
+};
+
+struct svio_priv {
+	struct net_device *netdev;
+	struct pci_dev *pdev;
+	void __iomem *regs;
+	u64 features; /* negotiated */
+	u32 abi_version;
+	u16 pairs;
+	u32 ring_max;
+	u32 tx_size;
+	u32 rx_size;
+	u32 tx_moderation; /* as SVIO_QUEUE_MODERATION */
+	unsigned long state;
+
+	struct mutex mbox_lock; /* one command at a time, and its data buffer */
+	void *mbox_data;
+	dma_addr_t mbox_data_dma;
+	u16 mbox_tag;
+
+	atomic_t events; /* SVIO_EVENT_* that wait for the service task */
+	struct delayed_work service;
+	struct delayed_work refill;
+	unsigned long last_reset;
+	unsigned int reset_failures;
+	atomic64_t resets;
+	atomic64_t tx_timeouts;
+	u8 (*mc_list)[ETH_ALEN]; /* snapshot, SVIO_MULTICAST_MAX entries; under RTNL */
+
+	struct svio_pair pair[SVIO_MAX_QUEUE_PAIRS];
+};
+
+static inline u32 svio_rd(struct svio_priv *priv, u32 reg)
+{
+	return readl(priv->regs + reg);
+}
+
+static inline void svio_wr(struct svio_priv *priv, u32 reg, u32 value)
+{
+	writel(value, priv->regs + reg);
+}
+
+/* Adds one to a counter whose writer is serialized by NAPI or the queue's lock. */
+static inline void svio_count(struct u64_stats_sync *sync, u64_stats_t *counter)
+{
+	u64_stats_update_begin(sync);
+	u64_stats_inc(counter);
+	u64_stats_update_end(sync);
+}
+
+/* svio_hw.c: the function and its queues as registers */
+int svio_hw_identify(struct svio_priv *priv);
+int svio_hw_reset(struct svio_priv *priv);
+int svio_hw_init(struct svio_priv *priv);
+void svio_hw_read_mac(struct svio_priv *priv, u8 *mac);
+int svio_hw_start_queues(struct svio_priv *priv);
+void svio_hw_stop_queues(struct svio_priv *priv);
+bool svio_hw_gone(struct svio_priv *priv);
+void svio_hw_log_errors(struct svio_priv *priv);
+
+/* svio_mbox.c: mailbox commands. Process context. */
+int svio_mbox_set_mac(struct svio_priv *priv, const u8 *mac);
+int svio_mbox_set_mtu(struct svio_priv *priv, u32 mtu);
+int svio_mbox_queue_pairs(struct svio_priv *priv, u32 count);
+int svio_mbox_identify(struct svio_priv *priv, struct svio_vif_info *info);
+int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags);
+int svio_mbox_multicast(struct svio_priv *priv, u8 (*mac)[ETH_ALEN], int count);
+int svio_mbox_stats(struct svio_priv *priv, u32 pair, u64 *send, u64 *receive, int max);
+
+/* svio_txrx.c: memory of a pair, NAPI, the send queue */
+int svio_pair_alloc(struct svio_pair *pair);
+void svio_pair_free(struct svio_pair *pair);
+void svio_pair_clear(struct svio_pair *pair);
+void svio_pair_purge(struct svio_pair *pair);
+int svio_poll(struct napi_struct *napi, int budget);
+void svio_napi_kick(struct svio_pair *pair);
+bool svio_bell(const struct svio_ring *ring, void __iomem *bell, u32 from, u32 to);
+netdev_tx_t svio_start_xmit(struct sk_buff *skb, struct net_device *netdev);
+
+/* svio_rx.c: the receive queue */
+int svio_rx_clean(struct svio_rx *rx, int budget);
+bool svio_rx_ready(const struct svio_rx *rx);
+void svio_rx_fill(struct svio_rx *rx);
+void svio_rx_purge(struct svio_rx *rx);
+
+/* svio_service.c: what needs process context. Under RTNL unless said otherwise. */
+void svio_service(struct work_struct *work); /* takes RTNL */
+void svio_refill(struct work_struct *work); /* without RTNL */
+void svio_request_reset(struct svio_priv *priv); /* from any context */
+int svio_restore(struct svio_priv *priv);
+int svio_revive(struct svio_priv *priv);
+
+/* svio_main.c. Under RTNL. */
+int svio_up(struct svio_priv *priv);
+void svio_down(struct svio_priv *priv);
+void svio_update_carrier(struct svio_priv *priv);
+int svio_open(struct net_device *netdev);
+int svio_stop(struct net_device *netdev);
+
+/* svio_ethtool.c */
+extern const struct ethtool_ops svio_ethtool_ops;
+
+#endif /* SVIO_H */

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* svio VIF driver: ethtool */
+#include <linux/ethtool.h>
+
+#include "svio.h"
+
+/* ---- statistics: the driver's own, then the device's ---- */
+
+#define SVIO_STAT_NAME_(name, text) #text,
+static const char * const svio_dev_names[] = { SVIO_STATS(SVIO_STAT_NAME_) };
+static const char * const svio_dev_queue_names[] = { SVIO_QSTATS(SVIO_STAT_NAME_) };
+
+static const char * const svio_drv_names[] = { "resets", "tx_timeouts" };
+
+/* In the order in which svio_pair_values() writes them. */
+static const char * const svio_pair_names[] = {
+	"irqs", "polls", "repolls",
+};
+
+static const char * const svio_tx_names[] = {
+	"packets", "bytes", "wakes",
+	"dropped", "linearized", "stops", "bells", "bells_suppressed",
+};
+
+static const char * const svio_rx_names[] = {
+	"packets", "bytes", "multicast", "copied", "chained", "dropped", "length_errors",
+	"alloc_failed", "bells", "bells_suppressed",
+};
+
+#define SVIO_PAIR_VALUES \
+	(ARRAY_SIZE(svio_pair_names) + ARRAY_SIZE(svio_tx_names) + ARRAY_SIZE(svio_rx_names))
+#define SVIO_DEV_PAIR_VALUES (2 * ARRAY_SIZE(svio_dev_queue_names))
+
+static int svio_get_sset_count(struct net_device *netdev, int sset)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+
+	if (sset != ETH_SS_STATS)
+		return -EOPNOTSUPP;
+	return ARRAY_SIZE(svio_drv_names) + ARRAY_SIZE(svio_dev_names) +
+	       priv->pairs * (SVIO_PAIR_VALUES + SVIO_DEV_PAIR_VALUES);
+}
+
+static void svio_put_names(u8 **data, const char *prefix, const char * const *names, int count)
+{
+	int i;
+
+	for (i = 0; i < count; i++)
+		ethtool_sprintf(data, "%s%s", prefix, names[i]);
+}
+
+static void svio_put_queue_names(u8 **data, const char *kind, int pair,
+				 const char * const *names, int count)
+{
+	char prefix[ETH_GSTRING_LEN];
+
+	snprintf(prefix, sizeof(prefix), "%s%d_", kind, pair);
+	svio_put_names(data, prefix, names, count);
+}
+
+static void svio_get_strings(struct net_device *netdev, u32 sset, u8 *data)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	int i;
+
+	if (sset != ETH_SS_STATS)
+		return;
+	svio_put_names(&data, "", svio_drv_names, ARRAY_SIZE(svio_drv_names));
+	for (i = 0; i < priv->pairs; i++) {
+		svio_put_queue_names(&data, "pair", i, svio_pair_names,
+				     ARRAY_SIZE(svio_pair_names));
+		svio_put_queue_names(&data, "tx", i, svio_tx_names, ARRAY_SIZE(svio_tx_names));
+		svio_put_queue_names(&data, "rx", i, svio_rx_names, ARRAY_SIZE(svio_rx_names));
+	}
+	svio_put_names(&data, "dev_", svio_dev_names, ARRAY_SIZE(svio_dev_names));
+	for (i = 0; i < priv->pairs; i++) {
+		svio_put_queue_names(&data, "dev_tx", i, svio_dev_queue_names,
+				     ARRAY_SIZE(svio_dev_queue_names));
+		svio_put_queue_names(&data, "dev_rx", i, svio_dev_queue_names,
+				     ARRAY_SIZE(svio_dev_queue_names));
+	}
+}
+
+/* Copies `count` counters of one writer as they were at one time. */
+static u64 *svio_put_values(u64 *data, const struct u64_stats_sync *sync,
+			    const u64_stats_t *counter, int count)
+{
+	unsigned int start;
+	int i;
+
+	do {
+		start = u64_stats_fetch_begin(sync);
+		for (i = 0; i < count; i++)
+			data[i] = u64_stats_read(&counter[i]);
+	} while (u64_stats_fetch_retry(sync, start));
+	return data + count;
+}
+
+#define svio_put_group(data, group, first, last) \
+	svio_put_values(data, &(group)->sync, &(group)->first, \
+			&(group)->last - &(group)->first + 1)
+
+static u64 *svio_pair_values(u64 *data, struct svio_pair *pair)
+{
+	*data++ = atomic64_read(&pair->irqs);
+	data = svio_put_group(data, &pair->stats, polls, repolls);
+	data = svio_put_group(data, &pair->tx.done, packets, wakes);
+	data = svio_put_group(data, &pair->tx.send, dropped, bells_suppressed);
+	return svio_put_group(data, &pair->rx.stats, packets, bells_suppressed);
+}
+
+static void svio_get_ethtool_stats(struct net_device *netdev, struct ethtool_stats *stats,
+				   u64 *data)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	int i;
+
+	*data++ = atomic64_read(&priv->resets);
+	*data++ = atomic64_read(&priv->tx_timeouts);
+	for (i = 0; i < priv->pairs; i++)
+		data = svio_pair_values(data, &priv->pair[i]);
+
+	/* What the device does not answer reads as 0. */
+	if (svio_mbox_stats(priv, SVIO_STATS_VIF, data, NULL, SVIO_STAT_COUNT))
+		memset(data, 0, SVIO_STAT_COUNT * sizeof(*data));
+	data += SVIO_STAT_COUNT;
+	for (i = 0; i < priv->pairs; i++) {
+		if (svio_mbox_stats(priv, i, data, data + SVIO_QSTAT_COUNT, SVIO_QSTAT_COUNT))
+			memset(data, 0, SVIO_DEV_PAIR_VALUES * sizeof(*data));
+		data += SVIO_DEV_PAIR_VALUES;
+	}
+}
+
+/* ---- the rest ---- */
+
+static void svio_get_drvinfo(struct net_device *netdev, struct ethtool_drvinfo *info)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+
+	strscpy(info->driver, SVIO_DRV_NAME, sizeof(info->driver));
+	strscpy(info->bus_info, pci_name(priv->pdev), sizeof(info->bus_info));
+	snprintf(info->fw_version, sizeof(info->fw_version), "ABI %u.%u",
+		 priv->abi_version >> 16, priv->abi_version & 0xffff);
+}
+
+static void svio_get_ringparam(struct net_device *netdev, struct ethtool_ringparam *ring,
+			       struct kernel_ethtool_ringparam *kernel_ring,
+			       struct netlink_ext_ack *extack)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+
+	ring->rx_max_pending = priv->ring_max;
+	ring->tx_max_pending = priv->ring_max;
+	ring->rx_pending = priv->rx_size;
+	ring->tx_pending = priv->tx_size;
+}
+
+static int svio_resize(struct net_device *netdev, u32 tx_size, u32 rx_size)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	bool running = test_bit(SVIO_UP, &priv->state);
+
+	if (!running && test_bit(SVIO_OPEN, &priv->state))
+		return -EBUSY; /* a reset is on its way */
+	if (running)
+		svio_stop(netdev);
+	priv->tx_size = tx_size;
+	priv->rx_size = rx_size;
+	return running ? svio_open(netdev) : 0;
+}
+
+static int svio_set_ringparam(struct net_device *netdev, struct ethtool_ringparam *ring,
+			      struct kernel_ethtool_ringparam *kernel_ring,
+			      struct netlink_ext_ack *extack)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	u32 tx_size = roundup_pow_of_two(max_t(u32, ring->tx_pending, SVIO_QUEUE_MIN));
+	u32 rx_size = roundup_pow_of_two(max_t(u32, ring->rx_pending, SVIO_QUEUE_MIN));
+	u32 old_tx = priv->tx_size, old_rx = priv->rx_size;
+	int err;
+
+	if (ring->rx_mini_pending || ring->rx_jumbo_pending)
+		return -EINVAL;
+	if (tx_size == old_tx && rx_size == old_rx)
+		return 0;
+	err = svio_resize(netdev, tx_size, rx_size);
+	if (!err || err == -EBUSY)
+		return err;
+	NL_SET_ERR_MSG_MOD(extack, "the queues do not start with these sizes");
+	priv->tx_size = old_tx;
+	priv->rx_size = old_rx;
+	if (svio_open(netdev))
+		netdev_err(netdev, "the queues do not start with the old sizes either\n");
+	return err;
+}
+
+static int svio_get_link_ksettings(struct net_device *netdev, struct ethtool_link_ksettings *cmd)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	u32 speed = svio_rd(priv, SVIO_REG_LINK_SPEED);
+
+	ethtool_link_ksettings_zero_link_mode(cmd, supported);
+	ethtool_link_ksettings_zero_link_mode(cmd, advertising);
+	cmd->base.port = PORT_OTHER;
+	cmd->base.autoneg = AUTONEG_DISABLE;
+	cmd->base.duplex = DUPLEX_FULL;
+	cmd->base.speed = speed && speed <= INT_MAX ? speed : SPEED_UNKNOWN;
+	return 0;
+}
+
+const struct ethtool_ops svio_ethtool_ops = {
+	.get_drvinfo = svio_get_drvinfo,
+	.get_link = ethtool_op_get_link,
+	.get_link_ksettings = svio_get_link_ksettings,
+	.get_ringparam = svio_get_ringparam,
+	.set_ringparam = svio_set_ringparam,
+	.get_sset_count = svio_get_sset_count,
+	.get_strings = svio_get_strings,
+	.get_ethtool_stats = svio_get_ethtool_stats,
+	.get_ts_info = ethtool_op_get_ts_info,
+};

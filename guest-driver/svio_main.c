@@ -1,0 +1,624 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* svio VIF driver: probe and remove, net device operations, reset */
+#include <linux/module.h>
+#include <linux/rtnetlink.h>
+
+#include "svio.h"
+
+/* ---- interrupts ---- */
+
+static irqreturn_t svio_pair_irq(int irq, void *data)
+{
+	struct svio_pair *pair = data;
+
+	atomic64_inc(&pair->irqs);
+	napi_schedule_irqoff(&pair->napi);
+	return IRQ_HANDLED;
+}
+
+static irqreturn_t svio_event_irq(int irq, void *data)
+{
+	struct svio_priv *priv = data;
+	u32 events = svio_rd(priv, SVIO_REG_EVENT);
+
+	if (events == U32_MAX || !events)
+		return IRQ_HANDLED;
+	svio_wr(priv, SVIO_REG_EVENT, events);
+	atomic_or(events, &priv->events);
+	mod_delayed_work(system_wq, &priv->service, 0);
+	return IRQ_HANDLED;
+}
+
+static void svio_free_pair_irqs(struct svio_priv *priv, int count)
+{
+	while (count--)
+		free_irq(pci_irq_vector(priv->pdev, count + 1), &priv->pair[count]);
+}
+
+static int svio_request_pair_irqs(struct svio_priv *priv)
+{
+	int i, err;
+
+	for (i = 0; i < priv->pairs; i++) {
+		struct svio_pair *pair = &priv->pair[i];
+
+		snprintf(pair->irq_name, sizeof(pair->irq_name), "%s-%d",
+			 priv->netdev->name, i);
+		err = request_irq(pci_irq_vector(priv->pdev, i + 1), svio_pair_irq, 0,
+				  pair->irq_name, pair);
+		if (err) {
+			netdev_err(priv->netdev, "no interrupt for queue pair %d: %d\n", i, err);
+			svio_free_pair_irqs(priv, i);
+			return err;
+		}
+	}
+	return 0;
+}
+
+/* ---- up and down: everything but memory and interrupts. Under RTNL. ---- */
+
+void svio_update_carrier(struct svio_priv *priv)
+{
+	bool up = svio_rd(priv, SVIO_REG_STATUS) & SVIO_STATUS_LINK_UP;
+
+	if (up == netif_carrier_ok(priv->netdev))
+		return;
+	if (up)
+		netif_carrier_on(priv->netdev);
+	else
+		netif_carrier_off(priv->netdev);
+	if (netif_running(priv->netdev))
+		netdev_info(priv->netdev, "link is %s\n", up ? "up" : "down");
+}
+
+int svio_up(struct svio_priv *priv)
+{
+	int i, err;
+
+	err = svio_hw_start_queues(priv);
+	if (err) {
+		svio_hw_stop_queues(priv);
+		return err;
+	}
+	local_bh_disable();
+	for (i = 0; i < priv->pairs; i++)
+		svio_rx_fill(&priv->pair[i].rx);
+	local_bh_enable();
+
+	set_bit(SVIO_UP, &priv->state);
+	for (i = 0; i < priv->pairs; i++) {
+		napi_enable(&priv->pair[i].napi);
+		/* A signal that came before napi_enable() was lost. */
+		svio_napi_kick(&priv->pair[i]);
+	}
+	svio_update_carrier(priv);
+	netif_tx_wake_all_queues(priv->netdev);
+	return 0;
+}
+
+/* Leaves cleared rings behind, so that svio_up() can follow after a reset. */
+void svio_down(struct svio_priv *priv)
+{
+	int i;
+
+	if (!test_and_clear_bit(SVIO_UP, &priv->state))
+		return;
+	/* NAPI first: it could wake a queue that we have just stopped. */
+	for (i = 0; i < priv->pairs; i++)
+		napi_disable(&priv->pair[i].napi);
+	cancel_delayed_work_sync(&priv->refill);
+	netif_trans_update(priv->netdev);
+	netif_tx_disable(priv->netdev);
+
+	svio_hw_stop_queues(priv);
+	for (i = 0; i < priv->pairs; i++) {
+		svio_pair_purge(&priv->pair[i]);
+		svio_pair_clear(&priv->pair[i]);
+	}
+}
+
+static void svio_free_pairs(struct svio_priv *priv, int count)
+{
+	while (count--)
+		svio_pair_free(&priv->pair[count]);
+}
+
+static int svio_alloc_pairs(struct svio_priv *priv)
+{
+	int i, err;
+
+	for (i = 0; i < priv->pairs; i++) {
+		err = svio_pair_alloc(&priv->pair[i]);
+		if (err) {
+			svio_free_pairs(priv, i);
+			return err;
+		}
+	}
+	return 0;
+}
+
+int svio_open(struct net_device *netdev)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	int err;
+
+	err = svio_alloc_pairs(priv);
+	if (err)
+		return err;
+	err = svio_request_pair_irqs(priv);
+	if (err)
+		goto free_pairs;
+	err = svio_up(priv);
+	if (err)
+		goto free_irqs;
+	set_bit(SVIO_OPEN, &priv->state);
+	return 0;
+
+free_irqs:
+	svio_free_pair_irqs(priv, priv->pairs);
+free_pairs:
+	svio_free_pairs(priv, priv->pairs);
+	return err;
+}
+
+int svio_stop(struct net_device *netdev)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+
+	if (!test_and_clear_bit(SVIO_OPEN, &priv->state))
+		return 0;
+	svio_down(priv);
+	netif_carrier_off(netdev);
+	svio_free_pair_irqs(priv, priv->pairs);
+	svio_free_pairs(priv, priv->pairs);
+	return 0;
+}
+
+/* ---- net device operations ---- */
+
+static void svio_set_rx_mode(struct net_device *netdev)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+
+	set_bit(SVIO_WANT_RX_MODE, &priv->state);
+	mod_delayed_work(system_wq, &priv->service, 0);
+}
+
+static void svio_tx_timeout(struct net_device *netdev, unsigned int txqueue)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	struct svio_tx *tx = &priv->pair[txqueue].tx;
+
+	atomic64_inc(&priv->tx_timeouts);
+	netdev_warn(netdev, "send queue %u: posted %u, completed %u, device says %u\n",
+		    txqueue, tx->use, tx->clean, le32_to_cpu(READ_ONCE(tx->ring.event->done)));
+	svio_request_reset(priv);
+}
+
+static int svio_set_mac_address(struct net_device *netdev, void *p)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	struct sockaddr *addr = p;
+	int err;
+
+	err = eth_prepare_mac_addr_change(netdev, p);
+	if (err)
+		return err;
+	err = svio_mbox_set_mac(priv, addr->sa_data);
+	if (err)
+		return err;
+	eth_commit_mac_addr_change(netdev, p);
+	return 0;
+}
+
+/* Live: buffers that are posted later have the new size, chains bridge the change. */
+static int svio_change_mtu(struct net_device *netdev, int mtu)
+{
+	int err;
+
+	err = svio_mbox_set_mtu(netdev_priv(netdev), mtu);
+	if (err && err != -EOPNOTSUPP)
+		return err;
+	WRITE_ONCE(netdev->mtu, mtu);
+	return 0;
+}
+
+static void svio_pair_stats64(const struct svio_pair *pair, struct rtnl_link_stats64 *stats)
+{
+	const struct svio_tx *tx = &pair->tx;
+	const struct svio_rx *rx = &pair->rx;
+	u64 packets, bytes, dropped, multicast, length_errors;
+	unsigned int start;
+
+	do {
+		start = u64_stats_fetch_begin(&rx->stats.sync);
+		packets = u64_stats_read(&rx->stats.packets);
+		bytes = u64_stats_read(&rx->stats.bytes);
+		multicast = u64_stats_read(&rx->stats.multicast);
+		dropped = u64_stats_read(&rx->stats.dropped);
+		length_errors = u64_stats_read(&rx->stats.length_errors);
+	} while (u64_stats_fetch_retry(&rx->stats.sync, start));
+	stats->rx_packets += packets;
+	stats->rx_bytes += bytes;
+	stats->multicast += multicast;
+	stats->rx_dropped += dropped;
+	stats->rx_length_errors += length_errors;
+	stats->rx_errors += length_errors;
+
+	do {
+		start = u64_stats_fetch_begin(&tx->done.sync);
+		packets = u64_stats_read(&tx->done.packets);
+		bytes = u64_stats_read(&tx->done.bytes);
+	} while (u64_stats_fetch_retry(&tx->done.sync, start));
+	stats->tx_packets += packets;
+	stats->tx_bytes += bytes;
+
+	do {
+		start = u64_stats_fetch_begin(&tx->send.sync);
+		dropped = u64_stats_read(&tx->send.dropped);
+	} while (u64_stats_fetch_retry(&tx->send.sync, start));
+	stats->tx_dropped += dropped;
+}
+
+static void svio_get_stats64(struct net_device *netdev, struct rtnl_link_stats64 *stats)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+	int i;
+
+	for (i = 0; i < priv->pairs; i++)
+		svio_pair_stats64(&priv->pair[i], stats);
+}
+
+static const struct net_device_ops svio_netdev_ops = {
+	.ndo_open = svio_open,
+	.ndo_stop = svio_stop,
+	.ndo_start_xmit = svio_start_xmit,
+	.ndo_set_rx_mode = svio_set_rx_mode,
+	.ndo_set_mac_address = svio_set_mac_address,
+	.ndo_validate_addr = eth_validate_addr,
+	.ndo_change_mtu = svio_change_mtu,
+	.ndo_tx_timeout = svio_tx_timeout,
+	.ndo_get_stats64 = svio_get_stats64,
+};
+
+/* ---- PCI resets: the administrator's FLR ---- */
+
+static void svio_reset_prepare(struct pci_dev *pdev)
+{
+	struct svio_priv *priv = pci_get_drvdata(pdev);
+
+	rtnl_lock();
+	netif_device_detach(priv->netdev);
+	svio_down(priv);
+	set_bit(SVIO_DETACHED, &priv->state);
+	rtnl_unlock();
+}
+
+static void svio_reset_done(struct pci_dev *pdev)
+{
+	struct svio_priv *priv = pci_get_drvdata(pdev);
+
+	rtnl_lock();
+	clear_bit(SVIO_DETACHED, &priv->state);
+	clear_bit(SVIO_GONE, &priv->state);
+	priv->reset_failures = 0;
+	if (svio_revive(priv))
+		svio_request_reset(priv);
+	else
+		netif_device_attach(priv->netdev);
+	rtnl_unlock();
+}
+
+static const struct pci_error_handlers svio_err_handler = {
+	.reset_prepare = svio_reset_prepare,
+	.reset_done = svio_reset_done,
+};
+
+/* ---- probe and remove ---- */
+
+static void svio_init_pairs(struct svio_priv *priv)
+{
+	int i;
+
+	for (i = 0; i < SVIO_MAX_QUEUE_PAIRS; i++) {
+		struct svio_pair *pair = &priv->pair[i];
+
+		pair->priv = priv;
+		pair->index = i;
+		pair->tx.priv = priv;
+		pair->tx.bell = priv->regs + SVIO_BELL(i, SVIO_SEND);
+		pair->rx.priv = priv;
+		pair->rx.bell = priv->regs + SVIO_BELL(i, SVIO_RECEIVE);
+		pair->rx.index = i;
+		pair->rx.napi = &pair->napi;
+		u64_stats_init(&pair->stats.sync);
+		u64_stats_init(&pair->tx.send.sync);
+		u64_stats_init(&pair->tx.done.sync);
+		u64_stats_init(&pair->rx.stats.sync);
+	}
+}
+
+static int svio_setup_vectors(struct svio_priv *priv)
+{
+	struct device *dev = &priv->pdev->dev;
+	int pairs, vectors, err;
+
+	pairs = clamp_t(u32, svio_rd(priv, SVIO_REG_QUEUE_PAIRS), 1, SVIO_MAX_QUEUE_PAIRS);
+	pairs = min_t(int, pairs, num_online_cpus());
+	vectors = pci_alloc_irq_vectors(priv->pdev, 2, pairs + 1, PCI_IRQ_MSIX);
+	if (vectors < 0) {
+		dev_err(dev, "MSI-X with 2 vectors is needed and cannot be had: %d\n", vectors);
+		return vectors;
+	}
+	pairs = min(pairs, vectors - 1);
+	if (pairs > 1 && svio_mbox_queue_pairs(priv, pairs))
+		pairs = 1;
+	priv->pairs = pairs;
+
+	err = request_irq(pci_irq_vector(priv->pdev, 0), svio_event_irq, 0,
+			  pci_name(priv->pdev), priv);
+	if (err) {
+		dev_err(dev, "no interrupt for events: %d\n", err);
+		pci_free_irq_vectors(priv->pdev);
+	}
+	return err;
+}
+
+static int svio_setup_sizes(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+	u32 max = svio_rd(priv, SVIO_REG_QUEUE_SIZE_MAX);
+	u32 hint = svio_rd(priv, SVIO_REG_QUEUE_SIZE_HINT);
+	u32 mtu_max = svio_rd(priv, SVIO_REG_MTU_MAX);
+	u32 room = PAGE_SIZE - SVIO_RX_HEADROOM - SVIO_RX_TAILROOM - ETH_HLEN - 2 * VLAN_HLEN;
+
+	if (max < SVIO_QUEUE_MIN || max > SVIO_QUEUE_MAX || !is_power_of_2(max) ||
+	    mtu_max < SVIO_MTU_MIN) {
+		dev_err(&priv->pdev->dev, "the device offers queues of %u entries, MTU %u\n",
+			max, mtu_max);
+		return -EIO;
+	}
+	priv->ring_max = max;
+	priv->tx_size = is_power_of_2(hint) ? clamp_t(u32, hint, SVIO_QUEUE_MIN, max) : max;
+	priv->rx_size = priv->tx_size;
+	priv->tx_moderation = SVIO_TX_FRAMES << 16 | SVIO_TX_USECS;
+
+	netdev->min_mtu = SVIO_MTU_MIN;
+	netdev->max_mtu = min_t(u32, mtu_max, SVIO_MTU_MAX);
+	if (!(priv->features & SVIO_F_RX_CHAIN))
+		netdev->max_mtu = min(netdev->max_mtu, room);
+	netdev->mtu = min_t(u32, ETH_DATA_LEN, netdev->max_mtu);
+	return 0;
+}
+
+static void svio_setup_mac(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+	u8 mac[ETH_ALEN] __aligned(2);
+
+	svio_hw_read_mac(priv, mac);
+	if (is_valid_ether_addr(mac)) {
+		eth_hw_addr_set(netdev, mac);
+		ether_addr_copy(netdev->perm_addr, mac);
+		return;
+	}
+	eth_hw_addr_random(netdev);
+	dev_warn(&priv->pdev->dev, "the device's MAC address %pM is invalid, using %pM\n",
+		 mac, netdev->dev_addr);
+}
+
+static void svio_setup_netdev(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+
+	netdev->netdev_ops = &svio_netdev_ops;
+	netdev->ethtool_ops = &svio_ethtool_ops;
+	netdev->watchdog_timeo = 5 * HZ;
+	netdev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
+	/* Chains need no checksum offload, and give TCP software segmentation in batches. */
+	netdev->hw_features = NETIF_F_SG;
+	netdev->features = netdev->hw_features | NETIF_F_HIGHDMA;
+	netdev->vlan_features = netdev->features;
+}
+
+/* PCI resources, and the proof that this is a VIF which we can drive. */
+static int svio_setup_pci(struct svio_priv *priv)
+{
+	struct pci_dev *pdev = priv->pdev;
+	u32 kind;
+	int err;
+
+	err = pci_enable_device_mem(pdev);
+	if (err)
+		return err;
+	err = pci_request_mem_regions(pdev, SVIO_DRV_NAME);
+	if (err)
+		goto disable;
+	err = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64));
+	if (err)
+		goto release;
+	err = -ENODEV;
+	if (pci_resource_len(pdev, SVIO_BAR_REGS) < SVIO_BAR_REGS_SIZE) {
+		dev_err(&pdev->dev, "BAR 0 is too small\n");
+		goto release;
+	}
+	priv->regs = pci_ioremap_bar(pdev, SVIO_BAR_REGS);
+	if (!priv->regs)
+		goto release;
+	err = svio_hw_identify(priv);
+	if (err)
+		goto unmap;
+	kind = svio_rd(priv, SVIO_REG_VIF_KIND);
+	if (kind != SVIO_KIND_NET) {
+		err = -ENODEV;
+		if (kind == SVIO_KIND_NONE)
+			dev_err(&pdev->dev, "there is no VIF in this slot\n");
+		else
+			dev_err(&pdev->dev, "the VIF is of kind %u, not a network interface\n",
+				kind);
+		goto unmap;
+	}
+	err = svio_hw_init(priv);
+	if (!err)
+		return 0;
+
+	pci_clear_master(pdev);
+unmap:
+	iounmap(priv->regs);
+release:
+	pci_release_mem_regions(pdev);
+disable:
+	pci_disable_device(pdev);
+	return err;
+}
+
+static void svio_release_pci(struct svio_priv *priv)
+{
+	struct pci_dev *pdev = priv->pdev;
+
+	/* So that the device has forgotten every address. */
+	if (!svio_hw_gone(priv))
+		svio_hw_reset(priv);
+	pci_clear_master(pdev);
+	iounmap(priv->regs);
+	pci_release_mem_regions(pdev);
+	pci_disable_device(pdev);
+}
+
+static int svio_alloc_mbox(struct svio_priv *priv)
+{
+	mutex_init(&priv->mbox_lock);
+	priv->mbox_data = dma_alloc_coherent(&priv->pdev->dev, SVIO_MBOX_DATA,
+					     &priv->mbox_data_dma, GFP_KERNEL);
+	priv->mc_list = kcalloc(SVIO_MULTICAST_MAX, ETH_ALEN, GFP_KERNEL);
+	return priv->mbox_data && priv->mc_list ? 0 : -ENOMEM;
+}
+
+static void svio_free_mbox(struct svio_priv *priv)
+{
+	kfree(priv->mc_list);
+	if (priv->mbox_data)
+		dma_free_coherent(&priv->pdev->dev, SVIO_MBOX_DATA, priv->mbox_data,
+				  priv->mbox_data_dma);
+}
+
+static int svio_register(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+	int err;
+
+	svio_init_pairs(priv);
+	svio_setup_mac(priv);
+	svio_setup_netdev(priv);
+	err = svio_setup_sizes(priv);
+	if (err)
+		return err;
+	err = netif_set_real_num_tx_queues(netdev, priv->pairs);
+	if (!err)
+		err = netif_set_real_num_rx_queues(netdev, priv->pairs);
+	if (!err)
+		err = svio_restore(priv);
+	if (err)
+		return err;
+	netif_carrier_off(netdev);
+	return register_netdev(netdev);
+}
+
+static int svio_probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	struct net_device *netdev;
+	struct svio_priv *priv;
+	int err;
+
+	netdev = alloc_etherdev_mqs(sizeof(*priv), SVIO_MAX_QUEUE_PAIRS, SVIO_MAX_QUEUE_PAIRS);
+	if (!netdev)
+		return -ENOMEM;
+	SET_NETDEV_DEV(netdev, &pdev->dev);
+	priv = netdev_priv(netdev);
+	priv->netdev = netdev;
+	priv->pdev = pdev;
+	priv->last_reset = jiffies - HZ;
+	INIT_DELAYED_WORK(&priv->service, svio_service);
+	INIT_DELAYED_WORK(&priv->refill, svio_refill);
+	pci_set_drvdata(pdev, priv);
+
+	err = svio_setup_pci(priv);
+	if (err)
+		goto free_netdev;
+	err = svio_alloc_mbox(priv);
+	if (err)
+		goto free_mbox;
+	err = svio_setup_vectors(priv);
+	if (err)
+		goto free_mbox;
+	err = svio_register(priv);
+	if (err)
+		goto free_vectors;
+
+	/* An event may have come before the service task had a net device. */
+	mod_delayed_work(system_wq, &priv->service, 0);
+	netdev_info(netdev, "VIF %08x%08x, ABI %u.%u, %u queue pair%s, MAC %pM\n",
+		    svio_rd(priv, SVIO_REG_VIF_ID_HI), svio_rd(priv, SVIO_REG_VIF_ID_LO),
+		    priv->abi_version >> 16, priv->abi_version & 0xffff,
+		    priv->pairs, priv->pairs == 1 ? "" : "s", netdev->dev_addr);
+	return 0;
+
+free_vectors:
+	free_irq(pci_irq_vector(pdev, 0), priv);
+	cancel_delayed_work_sync(&priv->service);
+	pci_free_irq_vectors(pdev);
+free_mbox:
+	svio_release_pci(priv);
+	svio_free_mbox(priv);
+free_netdev:
+	free_netdev(netdev);
+	return err;
+}
+
+static void svio_remove(struct pci_dev *pdev)
+{
+	struct svio_priv *priv = pci_get_drvdata(pdev);
+
+	unregister_netdev(priv->netdev);
+	/* Nothing queues the service task once its interrupt is gone as well. */
+	free_irq(pci_irq_vector(pdev, 0), priv);
+	cancel_delayed_work_sync(&priv->service);
+	pci_free_irq_vectors(pdev);
+	svio_release_pci(priv);
+	svio_free_mbox(priv);
+	free_netdev(priv->netdev);
+}
+
+static void svio_shutdown(struct pci_dev *pdev)
+{
+	struct svio_priv *priv = pci_get_drvdata(pdev);
+
+	rtnl_lock();
+	netif_device_detach(priv->netdev);
+	svio_down(priv);
+	set_bit(SVIO_DETACHED, &priv->state);
+	if (!svio_hw_gone(priv))
+		svio_hw_reset(priv);
+	pci_clear_master(pdev);
+	rtnl_unlock();
+}
+
+static const struct pci_device_id svio_ids[] = {
+	{ PCI_DEVICE(SVIO_PCI_VENDOR, SVIO_PCI_DEVICE_PF) },
+	{ PCI_DEVICE(SVIO_PCI_VENDOR, SVIO_PCI_DEVICE_VF) },
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, svio_ids);
+
+static struct pci_driver svio_driver = {
+	.name = SVIO_DRV_NAME,
+	.id_table = svio_ids,
+	.probe = svio_probe,
+	.remove = svio_remove,
+	.shutdown = svio_shutdown,
+	.err_handler = &svio_err_handler,
+};
+module_pci_driver(svio_driver);
+
+MODULE_DESCRIPTION("svio self-virtualizing network interface");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* svio VIF driver: what needs process context: receive mode, events, reset */
+#include <linux/rtnetlink.h>
+
+#include "svio.h"
+
+/* ---- receive mode ---- */
+
+/* Copies the group addresses. Returns how many, or -1 if they are too many. */
+static int svio_snapshot_multicast(struct svio_priv *priv)
+{
+	struct netdev_hw_addr *ha;
+	int count = 0;
+
+	if (netdev_mc_count(priv->netdev) > SVIO_MULTICAST_MAX)
+		return -1;
+	netdev_for_each_mc_addr(ha, priv->netdev)
+		ether_addr_copy(priv->mc_list[count++], ha->addr);
+	return count;
+}
+
+static void svio_apply_rx_mode(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+	u32 flags = 0;
+	int count = 0, err = 0;
+
+	netif_addr_lock_bh(netdev);
+	if (netdev->flags & IFF_PROMISC)
+		flags |= SVIO_RX_PROMISC;
+	if (netdev->flags & IFF_ALLMULTI || !(priv->features & SVIO_F_MULTICAST))
+		flags |= SVIO_RX_ALL_MULTICAST;
+	else
+		count = svio_snapshot_multicast(priv);
+	netif_addr_unlock_bh(netdev);
+
+	if (count < 0) {
+		flags |= SVIO_RX_ALL_MULTICAST;
+		count = 0;
+	}
+	/* The filter is filled before the mode relies on it. */
+	if (!(flags & SVIO_RX_ALL_MULTICAST))
+		err = svio_mbox_multicast(priv, priv->mc_list, count);
+	if (!err)
+		err = svio_mbox_rx_mode(priv, flags);
+	if (err && err != -ENODEV)
+		netdev_warn(netdev, "receive mode %#x not set: %d\n", flags, err);
+}
+
+/* ---- reset, in the service task ---- */
+
+/* From any context. */
+void svio_request_reset(struct svio_priv *priv)
+{
+	set_bit(SVIO_WANT_RESET, &priv->state);
+	mod_delayed_work(system_wq, &priv->service, 0);
+}
+
+/* What the device has forgotten in a reset. */
+int svio_restore(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+	int err;
+
+	if (!ether_addr_equal(netdev->dev_addr, netdev->perm_addr)) {
+		err = svio_mbox_set_mac(priv, netdev->dev_addr);
+		if (err)
+			netdev_warn(netdev, "MAC address %pM not set: %d\n",
+				    netdev->dev_addr, err);
+	}
+	if (priv->pairs > 1) {
+		err = svio_mbox_queue_pairs(priv, priv->pairs);
+		if (err)
+			return err;
+	}
+	err = svio_mbox_set_mtu(priv, netdev->mtu);
+	if (err && err != -EOPNOTSUPP)
+		return err;
+	svio_apply_rx_mode(priv);
+	return 0;
+}
+
+/* Brings the function from any state to what the net device wants. Under RTNL. */
+int svio_revive(struct svio_priv *priv)
+{
+	int err;
+
+	err = svio_hw_init(priv);
+	if (!err)
+		err = svio_restore(priv);
+	if (!err && test_bit(SVIO_OPEN, &priv->state))
+		err = svio_up(priv);
+	return err;
+}
+
+static void svio_reset(struct svio_priv *priv)
+{
+	int err;
+
+	atomic64_inc(&priv->resets);
+	priv->last_reset = jiffies;
+	netdev_warn(priv->netdev, "resetting the VIF\n");
+	svio_down(priv);
+	err = svio_revive(priv);
+	/* Asked for by the work of this very reset: the result says it better. */
+	clear_bit(SVIO_WANT_RESET, &priv->state);
+	if (!err) {
+		priv->reset_failures = 0;
+		netif_device_attach(priv->netdev);
+		return;
+	}
+	netif_device_detach(priv->netdev);
+	netif_carrier_off(priv->netdev);
+	if (++priv->reset_failures < SVIO_RESET_TRIES && !test_bit(SVIO_GONE, &priv->state)) {
+		netdev_err(priv->netdev, "reset failed (%d), trying again\n", err);
+		svio_request_reset(priv);
+	} else {
+		netdev_err(priv->netdev, "reset failed (%d), giving up\n", err);
+		set_bit(SVIO_DETACHED, &priv->state);
+	}
+}
+
+/* Management changed the VIF: take over what it says. */
+static void svio_apply_config(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+	struct svio_vif_info info;
+	u32 mtu_max;
+	int err;
+
+	err = svio_mbox_identify(priv, &info);
+	if (err) {
+		netdev_warn(netdev, "the changed configuration cannot be read: %d\n", err);
+		return;
+	}
+	mtu_max = min_t(u32, le32_to_cpu(info.mtu_max), netdev->max_mtu);
+	if (mtu_max >= ETH_MIN_MTU && netdev->mtu > mtu_max)
+		dev_set_mtu(netdev, mtu_max);
+	if (is_valid_ether_addr(info.mac) && !ether_addr_equal(info.mac, netdev->dev_addr)) {
+		netdev_info(netdev, "management set the MAC address %pM\n", info.mac);
+		eth_hw_addr_set(netdev, info.mac);
+		call_netdevice_notifiers(NETDEV_CHANGEADDR, netdev);
+	}
+}
+
+static void svio_handle_events(struct svio_priv *priv)
+{
+	u32 events = atomic_xchg(&priv->events, 0);
+
+	if (events & SVIO_EVENT_QUEUE_ERROR) {
+		svio_hw_log_errors(priv);
+		set_bit(SVIO_WANT_RESET, &priv->state);
+	}
+	if (events & SVIO_EVENT_CONFIG)
+		svio_apply_config(priv);
+	if (events & SVIO_EVENT_LINK && netif_running(priv->netdev))
+		svio_update_carrier(priv);
+}
+
+/*
+ * All that needs process context, under RTNL: so it meets neither open and stop
+ * nor ethtool nor a PCI reset half way.
+ */
+void svio_service(struct work_struct *work)
+{
+	struct svio_priv *priv = container_of(work, struct svio_priv, service.work);
+	unsigned long earliest;
+
+	rtnl_lock();
+	if (test_bit(SVIO_DETACHED, &priv->state) ||
+	    priv->netdev->reg_state != NETREG_REGISTERED)
+		goto out;
+	if (svio_hw_gone(priv)) {
+		netdev_err(priv->netdev, "the device is gone\n");
+		svio_down(priv);
+		netif_carrier_off(priv->netdev);
+		netif_device_detach(priv->netdev);
+		set_bit(SVIO_DETACHED, &priv->state);
+		goto out;
+	}
+	if (svio_rd(priv, SVIO_REG_STATUS) & SVIO_STATUS_FAILED)
+		set_bit(SVIO_WANT_RESET, &priv->state);
+	svio_handle_events(priv);
+	if (test_bit(SVIO_WANT_RESET, &priv->state)) {
+		/* A device that fails at once must not keep a CPU and RTNL busy. */
+		earliest = priv->last_reset + HZ;
+		if (time_after_eq(jiffies, earliest)) {
+			clear_bit(SVIO_WANT_RESET, &priv->state);
+			svio_reset(priv);
+		} else {
+			mod_delayed_work(system_wq, &priv->service, earliest - jiffies);
+		}
+	}
+	if (test_and_clear_bit(SVIO_WANT_RX_MODE, &priv->state))
+		svio_apply_rx_mode(priv);
+out:
+	rtnl_unlock();
+}
+
+/* An allocation failed: NAPI tries again, see svio_rx_fill(). */
+void svio_refill(struct work_struct *work)
+{
+	struct svio_priv *priv = container_of(work, struct svio_priv, refill.work);
+	int i;
+
+	for (i = 0; i < priv->pairs; i++)
+		svio_napi_kick(&priv->pair[i]);
+}

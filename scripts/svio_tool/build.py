@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compiles: the plugin and the board through meson, the driver through Kbuild."""
+import os
+import shutil
+
+from svio_tool import host, kernels
+from svio_tool.paths import ABI_HEADER, BUILD, GUEST_DRIVER, PLUGIN, QEMU_HEADERS, REPO, driver_dir, \
+    driver_module
+from svio_tool.steps import Step
+from svio_tool.ui import SvioError
+
+
+def jobs():
+    return str(host.cores())
+
+
+def meson_setup(folder, options, log):
+    """Configure a build folder, or configure it again with these options."""
+    command = ["meson", "setup", folder, REPO, *options]
+    if (folder / "meson-private/coredata.dat").exists():
+        command.append("--reconfigure")
+    elif (folder / "meson-private").exists():
+        # An interrupted set-up; --wipe would take everything else below build/ along.
+        for name in ("meson-private", "meson-info", "meson-logs"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    log.run(command, "meson could not set the build up", env=environment())
+
+
+def environment():
+    # A python3 or a compiler wrapper of the user's own must not slip into the build.
+    return {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+def werror():
+    """Warnings are errors wherever a machine decides; a developer's newer compiler may warn."""
+    return "true" if os.environ.get("CI") else "false"
+
+
+class MesonStep(Step):
+    """Configuration of one build folder; "sanitizer" is none, thread or address."""
+
+    needs = ("packages", "qemu-headers")
+
+    def __init__(self, name, folder, sanitizer="none"):
+        self.name = name
+        self.folder = folder
+        self.sanitizer = sanitizer
+        self.title = "build configuration" + ("" if sanitizer == "none" else f", {sanitizer} sanitizer")
+
+    def options(self):
+        options = [f"-Dwerror={werror()}"]
+        if self.sanitizer == "none":
+            return options + [f"-Dqemu_headers={QEMU_HEADERS}"]
+        # The board needs nothing of QEMU's.
+        return options + [f"-Dsanitize_board={self.sanitizer}"]
+
+    def inputs(self):
+        return [" ".join(self.options()), QEMU_HEADERS / "package-version",
+                str(host.package_version("meson"))]
+
+    def outputs(self):
+        return [self.folder / "build.ninja"]
+
+    def run(self, log):
+        if not (REPO / "meson.build").exists():
+            raise SvioError("There is no meson.build in this checkout: the clone is not whole.")
+        meson_setup(self.folder, self.options(), log)
+
+
+class NinjaStep(Step):
+    """Ninja itself finds out, and fast, whether there is work."""
+
+    always = True
+
+    def __init__(self, name, title, folder, targets=(), needs=()):
+        self.name, self.title, self.folder, self.targets, self.needs = name, title, folder, targets, needs
+
+    def run(self, log):
+        log.run(["ninja", "-C", self.folder, "-j", jobs(), *self.targets], f"{self.title} does not compile",
+                env=environment())
+
+
+class DriverStep(Step):
+    """svio.ko for one kernel. Kbuild writes beside its sources, so it gets a copy of them."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self.name = f"driver-{kernel}"
+        self.title = f"guest driver for {kernel}"
+        self.needs = ("packages", f"kernel-{kernel}")
+
+    def sources(self):
+        if not GUEST_DRIVER.is_dir():
+            return []
+        return sorted(path for path in GUEST_DRIVER.iterdir()
+                      if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile"))
+
+    def inputs(self):
+        return [*self.sources(), ABI_HEADER, kernels.kernel_dir(self.kernel) / "info.json"]
+
+    def outputs(self):
+        return [driver_module(self.kernel)]
+
+    def run(self, log):
+        copy_driver(self.sources(), driver_dir(self.kernel))
+        log.run(driver_command(self.kernel), f"The guest driver does not compile for kernel {self.kernel}",
+                env=environment())
+
+
+def driver_command(kernel, *extra):
+    facts = kernels.info(kernel)
+    compiler = facts["cc"] if shutil.which(facts["cc"], path="/usr/bin") else "gcc"
+    return ["make", "-C", facts["headers"], f"M={driver_dir(kernel)}", "W=1", f"CC={compiler}",
+            f"HOSTCC={compiler}", "-j", jobs(), *extra, "modules"]
+
+
+def copy_driver(sources, folder):
+    """Copies what changed and removes what is gone, so that make sees neither more nor less."""
+    if not sources or not ABI_HEADER.exists():
+        raise SvioError("The guest driver's sources are not in this checkout: the clone is not whole.")
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {path.name: path for path in [*sources, ABI_HEADER]}
+    for path in folder.iterdir():
+        if path.name not in wanted and path.suffix in (".c", ".h") and not path.name.endswith(".mod.c"):
+            path.unlink()
+    for name, path in wanted.items():
+        target = folder / name
+        if not target.exists() or target.read_bytes() != path.read_bytes():
+            shutil.copyfile(path, target)
+
+
+def check_plugin():
+    """One clear sentence where the plugin does not fit the QEMU that is installed now."""
+    if not PLUGIN.exists():
+        raise SvioError("The plugin is not built yet: run scripts/svio setup.")
+
+
+BUILD_DIRS = {"none": BUILD, "thread": BUILD / "tsan", "address": BUILD / "asan"}

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Does KVM work here? Told by a kernel that boots under it, as /dev/kvm alone promises too much."""
+import functools
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from svio_tool import kernels
+from svio_tool.paths import BUILD, DEFAULT_KERNEL, QEMU
+from svio_tool.ui import SvioError
+
+CACHE = BUILD / "kvm-probe.json"
+PATIENCE = 25
+
+
+def _key():
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return [boot, os.uname().release, os.geteuid(), os.access("/dev/kvm", os.R_OK | os.W_OK)]
+
+
+@functools.lru_cache(None)
+def works():
+    """(True or False, why)."""
+    if os.uname().machine != "x86_64":
+        return False, "the host is not x86_64"
+    if not os.path.exists("/dev/kvm"):
+        return False, "there is no /dev/kvm"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False, "this user may not open /dev/kvm"
+    try:
+        cached = json.loads(CACHE.read_text())
+        if cached["key"] == _key():
+            return cached["works"], cached["why"]
+    except (OSError, ValueError, KeyError):
+        pass
+    try:
+        image = kernels.info(DEFAULT_KERNEL)["image"]
+    except SvioError:
+        return False, "not probed yet, there is no kernel to boot"
+    works_here, why = _probe(image)
+    temporary = CACHE.with_suffix(".new")
+    temporary.write_text(json.dumps({"key": _key(), "works": works_here, "why": why}) + "\n")
+    temporary.replace(CACHE)
+    return works_here, why
+
+
+def _probe(image):
+    """Boot without a file system: the kernel's complaint about that proves that it got there."""
+    words = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-accel", "kvm", "-cpu", "host",
+             "-m", "256", "-no-reboot", "-kernel", str(image), "-append", "console=ttyS0 panic=-1",
+             "-serial", "stdio"]
+    with tempfile.TemporaryFile() as said:
+        try:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+                                       start_new_session=True)
+        except FileNotFoundError:
+            return False, f"{QEMU} is not installed"
+        end = time.monotonic() + PATIENCE
+        try:
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    if "Kernel panic" in text or "Run /init" in text:
+        return True, "the test kernel boots under it"
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return False, lines[-1].strip()[:160] if lines else f"the test kernel said nothing for {PATIENCE} s"

@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Request/response latency and transmit rate of several NICs in one VM, against one peer process.
+
+All NICs sit in the same guest, each on a wire of its own, and every wire ends in the same svio-wire-peer
+process. A round visits every NIC in a shuffled order; sockperf in the guest measures, the peer counts
+what arrived, and QEMU's threads and the board's counters are read before and after each measurement.
+Latencies are full round trips in microseconds.
+"""
+import json
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from svio_tool import ui
+from svio_tool.paths import WIRE_PEER
+from svio_tool.ui import SvioError
+from svio_tool.vm import Vm
+
+SIZES = (64, 1400)
+TX_SIZE = 1400
+SECONDS = 1                 # of each measurement; of a ping-pong sockperf drops the first 400 ms
+DISCARD_PORT = 9
+SOCKPERF_PORT = 11111
+BASELINE = ("virtio-net-pci", "netdev")
+
+# sockperf sleeps for two seconds between its start and its test. The processes of a round take that pause
+# together: each is stopped in its sleep and continued when its turn comes, and then starts at once.
+CELLS_SH = r"""
+cd /tmp/cells || exit 1
+start() {
+    mkfifo "$1.done"
+    ( $2 >"$1.out" 2>&1 & echo $! >"$1.pid"; wait $!; echo $? >"$1.done" ) >/dev/null 2>&1 </dev/null &
+}
+arm() {
+    left= tries=0
+    while read -r name line; do start "$name" "$line"; left="$left $name"; done
+    while [ -n "$left" ]; do
+        rest=
+        for name in $left; do
+            if grep -q "Warmup stage" "$name.out" 2>/dev/null; then kill -STOP "$(cat "$name.pid")"
+            else rest="$rest $name"; fi
+        done
+        left=$rest tries=$((tries + 1))
+        [ $tries -gt 300 ] && { cat ./*.out >&2; exit 1; }
+        usleep 20000
+    done
+    sleep 2.1
+    ! grep -l "Starting test" ./*.out >&2
+}
+go() {
+    pid=$(cat "$1.pid")
+    cat /proc/interrupts; echo =====
+    kill -CONT "$pid"; read -r status <"$1.done"
+    cat /proc/interrupts; echo =====
+    cat "$1.out"
+    return "$status"
+}
+clean() {
+    for pid in $(cat ./*.pid 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
+    rm -f ./*
+}
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One NIC on one kind of wire: a row of the tables."""
+    nic: str
+    port: str               # "netdev": a QEMU netdev; "native": the on-board core owns the wire
+    wire: str               # name of the wire at the peer
+    index: int
+    folder: Path
+    on_board: bool
+
+    @property
+    def key(self):
+        return f"{self.nic}/{self.port}"
+
+    @property
+    def mac(self):
+        return f"52:54:00:73:76:{self.index:02x}"
+
+    @property
+    def guest_ip(self):
+        return f"10.77.{self.index}.2"
+
+    @property
+    def peer_ip(self):
+        return f"10.77.{self.index}.1"
+
+    @property
+    def qom_id(self):
+        return f"nic-{self.wire}"
+
+    def _ends(self):
+        return f"{self.folder}/{self.wire}.vm", f"{self.folder}/{self.wire}.peer"
+
+    def netdev(self):
+        if self.port == "native":
+            return None
+        near, far = self._ends()
+        return (f"dgram,id=wire-{self.wire},local.type=unix,local.path={near},"
+                f"remote.type=unix,remote.path={far}")
+
+    def device(self):
+        near, far = self._ends()
+        # A comma inside of a value is written twice on QEMU's command line.
+        wire = f"port=dgram:{near},,{far}" if self.port == "native" else f"netdev=wire-{self.wire}"
+        return f"{self.nic},id={self.qom_id},{wire},mac={self.mac}"
+
+    def peer_argument(self):
+        near, far = self._ends()
+        return f"{self.wire},{far},{near},{self.peer_ip}"
+
+
+def standard_rows(folder, on_board=True):
+    rows = [Row("virtio-net-pci", "netdev", "virtio", 1, folder, False)]
+    if on_board:
+        rows += [Row("svio-nic", "netdev", "svio", 2, folder, True),
+                 Row("svio-nic", "native", "svio-native", 3, folder, True)]
+    return rows
+
+
+class WirePeer:
+    """The peer process. It ends with us in any case: the end of its standard input ends it."""
+
+    def __init__(self, rows, program=WIRE_PEER):
+        if not Path(program).exists():
+            raise SvioError("The wire peer is not built yet: run scripts/svio setup.")
+        words = [str(program)]
+        for row in rows:
+            words += ["--wire", row.peer_argument()]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *ignored):
+        self.close()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SvioError("The wire peer ended unexpectedly", self.process.stderr.read().strip())
+        return json.loads(line)
+
+    def ask(self, command):
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            pass            # the missing answer says it
+        return self._answer()
+
+    def close(self):
+        try:
+            self.process.stdin.close()
+        except OSError:
+            pass
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+# --- reading what programs print -----------------------------------------------------------------
+
+def parse_ping_pong(text):
+    """sockperf ping-pong --full-rtt: {"p50_us", "p90_us", "p99_us", "mean_us", "samples", "dropped"}."""
+    mean = re.search(r"Summary: Round trip is ([\d.]+) usec", text)
+    valid = re.search(r"\[Valid Duration\] RunTime=[\d.]+ sec; SentMessages=\d+; ReceivedMessages=(\d+)", text)
+    dropped = re.search(r"# dropped messages = (\d+)", text)
+    found = {float(part): float(value) for part, value in
+             re.findall(r"percentile\s+([\d.]+)\s*=\s*([\d.]+)", text)}
+    if not (mean and valid and dropped and {50.0, 90.0, 99.0} <= found.keys()):
+        raise SvioError("sockperf in the guest did not measure round trips", text.strip()[-2000:])
+    return {"p50_us": found[50.0], "p90_us": found[90.0], "p99_us": found[99.0], "mean_us": float(mean[1]),
+            "samples": int(valid[1]), "dropped": int(dropped[1])}
+
+
+def parse_throughput(text):
+    """sockperf throughput: datagrams that the guest's socket took."""
+    sent = re.search(r"Total of (\d+) messages sent in ([\d.]+) sec", text)
+    if not sent:
+        raise SvioError("sockperf in the guest did not send", text.strip()[-2000:])
+    return int(sent[1])
+
+
+def interrupts(text, numbers):
+    """Sum over the CPUs of the interrupts with these numbers in /proc/interrupts."""
+    total = 0
+    for line in text.splitlines():
+        number, _, rest = line.partition(":")
+        if number.strip() in numbers:
+            for word in rest.split():
+                if not word.isdigit():
+                    break
+                total += int(word)
+    return total
+
+
+def flat(value, prefix=""):
+    """{"a.b.0.c": number} of nested counters."""
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = enumerate(value)
+    else:
+        return {prefix[:-1]: value} if isinstance(value, (int, float)) and not isinstance(value, bool) else {}
+    total = {}
+    for key, part in pairs:
+        total.update(flat(part, f"{prefix}{key}."))
+    return total
+
+
+def board_difference(before, after):
+    """{counter name: increase}, summed over queues and cores; what a table or a JSON reader looks for."""
+    old, totals = flat(before), {}
+    for path, value in flat(after).items():
+        name = path.rsplit(".", 1)[-1]
+        totals[name] = totals.get(name, 0) + value - old.get(path, 0)
+    return totals
+
+
+def cpu_difference(before, after):
+    """CPU seconds of QEMU's threads by what they are for."""
+    total = {"vcpu": 0.0, "on_board": 0.0, "qemu_other": 0.0}
+    for name, seconds in after.items():
+        if name.startswith("svio-"):
+            kind = "on_board"
+        elif name.startswith("CPU "):
+            kind = "vcpu"
+        else:
+            kind = "qemu_other"
+        total[kind] += seconds - before.get(name, 0.0)
+    return total
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+class Bench:
+    """The VM, its peer and what to measure on them."""
+
+    def __init__(self, on_board=True, kernel="6.12", seconds=SECONDS, name="latency", peer_program=WIRE_PEER):
+        self.on_board, self.kernel, self.seconds, self.name = on_board, kernel, seconds, name
+        self.peer_program = peer_program
+        self.stack = ExitStack()
+        self.rows, self.device_irqs = [], {}
+        self.vm = self.peer = None
+
+    def __enter__(self):
+        with ExitStack() as stack:
+            folder = Path(tempfile.mkdtemp(prefix="svio-wire-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self.rows = standard_rows(folder, self.on_board)
+            self.peer = stack.enter_context(WirePeer(self.rows, self.peer_program))
+            netdevs = [row.netdev() for row in self.rows if row.netdev()]
+            vm = Vm(self.name, nics=[row.device() for row in self.rows], netdevs=netdevs, kernel=self.kernel,
+                    smp=1, memory=768)
+            self.vm = stack.enter_context(vm)
+            self._prepare_guest()
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *what):
+        return self.stack.__exit__(*what)
+
+    def _prepare_guest(self):
+        for row in self.rows:
+            # Nothing but what is measured travels on the wires: no router solicitations.
+            self.vm.run(f"""
+                for path in /sys/class/net/*; do
+                    read -r mac <$path/address; [ "$mac" = {row.mac} ] && dev=${{path##*/}}
+                done
+                [ -n "$dev" ] || {{ echo "no interface has {row.mac}: {row.nic} has no driver" >&2; exit 1; }}
+                echo 1 >/proc/sys/net/ipv6/conf/$dev/disable_ipv6
+                ip address add {row.guest_ip}/24 dev $dev && ip link set $dev up""")
+        for row in self.rows:
+            self.vm.run(f"ping -c 3 -i 0.2 -W 5 -q {row.peer_ip}")
+            self.device_irqs[row.key] = set(self.vm.run(
+                f"dev=$(ip -o -4 address show to {row.guest_ip} | awk '{{print $2}}')\n"
+                "path=$(readlink -f /sys/class/net/$dev/device)\n"
+                'while [ "$path" != / ] && [ ! -d $path/msi_irqs ]; do path=$(dirname $path); done\n'
+                "ls $path/msi_irqs").out.split())
+        self.vm.run("mkdir -p /tmp/cells")
+        self.vm.put("/tmp/cells.sh", CELLS_SH.encode())
+
+    def guest_program(self, row, what):
+        common = f"-i {row.peer_ip} -t {self.seconds}"
+        if what == "tx":
+            return f"sockperf throughput {common} -p {DISCARD_PORT} -m {TX_SIZE}"
+        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {what} --full-rtt"
+
+    def round(self, number, order, report=lambda text: None):
+        """Measure every NIC once: a list of cells."""
+        plan = [(row, what) for row in order for what in (*SIZES, "tx")]
+        report("start-up of the guest's programs")
+        self.vm.run("cd /tmp/cells && . /tmp/cells.sh && clean && arm", timeout=60, stdin="".join(
+            f"{row.wire}-{what} {self.guest_program(row, what)}\n" for row, what in plan).encode())
+        cells = []
+        for row, what in plan:
+            report(f"{row.nic}, {row.port}, " + (f"{TX_SIZE} B datagrams" if what == "tx" else f"{what} B"))
+            cells.append({"round": number, **self.cell(row, what)})
+        return cells
+
+    def _snapshot(self, row):
+        peer = self.peer.ask("counters")
+        return {"board": self.vm.stats(row.qom_id) if row.on_board else None,
+                "threads": self.vm.thread_cpu_seconds(), "peer_cpu": peer["cpu_s"],
+                "wire": peer["wires"][row.wire]}
+
+    def cell(self, row, what):
+        """One measurement of one NIC; everything that was counted meanwhile."""
+        self.peer.ask("reset")
+        before = self._snapshot(row)
+        process = self.vm.spawn(f". /tmp/cells.sh && go {row.wire}-{what}")
+        time.sleep(self.seconds)        # questions to the guest would disturb it
+        result = process.wait(self.seconds + 30)
+        after = self._snapshot(row)
+        if result.rc:
+            raise SvioError(f"Measuring {row.key} failed in the guest", result.out[-2000:] + result.err)
+        old, new, text = result.out.split("=====\n", 2)
+        wire = after["wire"]
+        cell = {"nic": row.nic, "port": row.port, "size": TX_SIZE if what == "tx" else what,
+                "kind": "tx" if what == "tx" else "rtt"}
+        if what == "tx":
+            cell.update(tx_rate(wire["sink"], parse_throughput(text)))
+            messages = cell["datagrams"]
+        else:
+            cell.update(parse_ping_pong(text))
+            messages = wire["udp_echo"]
+        if not messages:
+            raise SvioError(f"Nothing of {row.key} arrived at the wire peer", text[-2000:])
+        numbers = self.device_irqs[row.key]
+        cpu = cpu_difference(before["threads"], after["threads"])
+        cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
+        cell.update(messages=messages, cpu_s=cpu,
+                    interrupts=interrupts(new, numbers) - interrupts(old, numbers))
+        if row.on_board:
+            cell["board"] = board_difference(before["board"], after["board"])
+        return cell
+
+
+def tx_rate(sink, sent):
+    """Datagrams per second as the peer saw them, from the first to the last arrival."""
+    span = (sink["last_ns"] - sink["first_ns"]) / 1e9
+    if sink["datagrams"] < 2 or span <= 0:
+        raise SvioError("Hardly any datagram arrived at the wire peer")
+    return {"per_s": (sink["datagrams"] - 1) / span, "datagrams": sink["datagrams"], "sent": sent,
+            "lost": sent - sink["datagrams"]}
+
+
+def measure(bench, rounds, seed, on_round=lambda cells: None):
+    """All rounds; on_round gets the cells so far after each. Ctrl-C leaves whole rounds only."""
+    shuffle = random.Random(seed)
+    cells = []
+    for number in range(1, rounds + 1):
+        order = list(bench.rows)
+        shuffle.shuffle(order)
+        title = f"latency and rate, round {number} of {rounds}"
+        with ui.Progress(title) as progress:
+            def report(text):
+                progress.title = f"{title}: {text}"
+            cells += bench.round(number, order, report)
+            progress.title = title
+        on_round(cells)
+    return cells
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+def pick(cells, key, kind, size):
+    """{round: cell} of one row and load."""
+    return {cell["round"]: cell for cell in cells
+            if f"{cell['nic']}/{cell['port']}" == key and cell["kind"] == kind and cell["size"] == size}
+
+
+def keys_of(cells):
+    """Rows in a stable order, the baseline first."""
+    found = {f"{cell['nic']}/{cell['port']}" for cell in cells}
+    return sorted(found, key=lambda key: (key != "/".join(BASELINE), key.endswith("native"), key))
+
+
+def median(cells, name):
+    return statistics.median(cell[name] for cell in cells.values())
+
+
+def ratio(mine, base, name):
+    """Ratio of the medians, with the smallest and largest ratio of a single round."""
+    both = sorted(mine.keys() & base.keys())
+    if not both:
+        return None
+    single = [mine[number][name] / base[number][name] for number in both]
+    return {"value": median(mine, name) / median(base, name), "min": min(single), "max": max(single)}
+
+
+def ratios(cells):
+    """{row: {"p50_64", "p50_1400", "tx"}} against virtio-net-pci on the netdev."""
+    base = "/".join(BASELINE)
+    total = {}
+    for key in keys_of(cells):
+        if key == base:
+            continue
+        mine = {f"p50_{size}": ratio(pick(cells, key, "rtt", size), pick(cells, base, "rtt", size), "p50_us")
+                for size in SIZES}
+        mine["tx"] = ratio(pick(cells, key, "tx", TX_SIZE), pick(cells, base, "tx", TX_SIZE), "per_s")
+        total[key] = mine
+    return total
+
+
+BOARD_COUNTERS = {"doorbells": "bells", "signals": "signals", "signals_suppressed": "signals_suppressed",
+                  "sleeps": "sleeps", "polls": "polls", "empty_polls": "empty_polls"}
+
+
+def per_message(cell):
+    """What one message (a round trip, or a datagram) cost."""
+    messages = cell["messages"]
+    found = {"messages": messages, "interrupts": cell["interrupts"] / messages}
+    for name, counter in BOARD_COUNTERS.items():
+        if "board" in cell and counter in cell["board"]:
+            found[name] = cell["board"][counter] / messages
+    for name, seconds in cell["cpu_s"].items():
+        found[f"cpu_us_{name}"] = seconds * 1e6 / messages
+    return found
+
+
+def counters(cells):
+    """{row: {"rtt_64", "rtt_1400", "tx_1400": {counter: median over the rounds, per message}}}."""
+    total = {}
+    for key in keys_of(cells):
+        total[key] = {}
+        for kind, size in [("rtt", size) for size in SIZES] + [("tx", TX_SIZE)]:
+            found = [per_message(cell) for cell in pick(cells, key, kind, size).values()]
+            if found:
+                total[key][f"{kind}_{size}"] = {
+                    name: statistics.median(one.get(name, 0) for one in found) for name in found[0]}
+    return total

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All set-up steps by name, and which of them each verb needs."""
+import time
+
+from svio_tool import steps, ui
+from svio_tool.checks import CheckpatchStep
+from svio_tool.build import BUILD_DIRS, DriverStep, MesonStep, NinjaStep
+from svio_tool.guest_image import BaseStep, DriverArchiveStep, ModulesStep
+from svio_tool.kernels import KernelStep
+from svio_tool.packages import FOR_TESTS, PackagesStep
+from svio_tool.paths import KERNELS
+from svio_tool.qemu_headers import QemuHeadersStep
+
+
+def _registry():
+    made = [PackagesStep(), PackagesStep("packages-test", "Debian packages for the checks", FOR_TESTS),
+            QemuHeadersStep(), BaseStep(), CheckpatchStep(),
+            MesonStep("configure", BUILD_DIRS["none"]),
+            NinjaStep("compile", "board, plugin and tools", BUILD_DIRS["none"], (), ("configure",))]
+    for sanitizer, short in (("thread", "tsan"), ("address", "asan")):
+        folder = BUILD_DIRS[sanitizer]
+        made.append(MesonStep(f"configure-{short}", folder, sanitizer))
+        made.append(NinjaStep(f"compile-{short}", f"unit tests, {sanitizer} sanitizer", folder,
+                              ("tests/unit/svio-unit-tests",), (f"configure-{short}",)))
+    for kernel in KERNELS:
+        made += [KernelStep(kernel), ModulesStep(kernel), DriverStep(kernel),
+                 DriverArchiveStep(kernel, True), DriverArchiveStep(kernel, False)]
+    return {step.name: step for step in made}
+
+
+REGISTRY = _registry()
+
+
+def guest(kernel, driver=True):
+    """Steps for a VM with this kernel."""
+    return ["guest-base", f"guest-driver-{kernel}" if driver else f"guest-plain-{kernel}"]
+
+
+def for_vm(kernel, svio=True):
+    return (["compile"] if svio else ["packages"]) + guest(kernel, svio)
+
+
+def everything():
+    names = ["packages", "guest-base", "qemu-headers", "compile"]
+    for kernel in KERNELS:
+        names += guest(kernel)
+    return names
+
+
+def ensure(names):
+    """Run those steps whose inputs changed."""
+    return steps.ensure(names, REGISTRY)
+
+
+def main(args):
+    """The verb "setup"."""
+    begin = time.monotonic()
+    ran = ensure(everything())
+    from svio_tool import kvm
+    works, why = kvm.works()
+    ui.note(f"KVM {'works' if works else 'does not work'}: {why}")
+    spent = time.monotonic() - begin
+    ui.say(f"Ready ({ran} steps had work, {spent:.1f} s). Next: scripts/svio demo, or scripts/svio vm")
+    return 0

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verb "stats": the board's counters of a running VM, over QMP."""
+import json
+import sys
+
+from svio_tool import ui, vm
+from svio_tool.qmp import QmpClient
+from svio_tool.ui import SvioError
+
+
+def add_arguments(parser):
+    parser.add_argument("name", nargs="?", metavar="NAME",
+                        help="name of the VM (default: the only one that runs)")
+    parser.add_argument("--device", default="svio0", metavar="ID", help="id of the card (default: svio0)")
+    parser.add_argument("--json", metavar="FILE", help="write JSON to FILE, - for standard output")
+
+
+def choose(name):
+    """Facts of the VM that is meant."""
+    found = vm.running()
+    if name:
+        found = [facts for facts in found if facts["name"] == name]
+    if not found:
+        raise SvioError(f"No VM named {name} runs in this checkout." if name else
+                        "No VM runs in this checkout; scripts/svio vm starts one.")
+    if len(found) > 1:
+        raise SvioError("Several VMs run, say which: " + ", ".join(facts["name"] for facts in found) + ".")
+    return found[0]
+
+
+def lines(value, depth=0):
+    """Aligned text of nested counters."""
+    if isinstance(value, list):
+        value = {f"[{index}]": item for index, item in enumerate(value)}
+    plain = {key: item for key, item in value.items() if not isinstance(item, (dict, list))}
+    width = max((len(key) for key in plain), default=0)
+    for key, item in plain.items():
+        shown = f"{item:>14,}" if isinstance(item, int) and not isinstance(item, bool) else f"{item!s:>14}"
+        yield f"{'  ' * depth}{key:<{width}}  {shown}"
+    for key, item in value.items():
+        if isinstance(item, (dict, list)):
+            yield f"{'  ' * depth}{key}:"
+            yield from lines(item, depth + 1)
+
+
+def write_json(value, name):
+    """For --json FILE of any verb; a file is replaced only by a whole one."""
+    text = json.dumps(value, indent=1) + "\n"
+    if name == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        with open(name, "w") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise SvioError(f"Cannot write {name}: {error.strerror}.") from error
+
+
+def main(args):
+    facts = choose(args.name)
+    client = QmpClient(facts["control"], timeout=10)
+    try:
+        value = vm.read_stats(client, args.device)
+    finally:
+        client.close()
+    if args.json:
+        write_json(value, args.json)
+        return 0
+    ui.say(f"VM {facts['name']}, {args.device}")
+    for line in lines(value, 1):
+        ui.say(line)
+    return 0

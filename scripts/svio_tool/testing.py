@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verb "test": every suite, each test on a line as it ends, one closing line for all."""
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+
+from svio_tool import checks, setup, stats, ui
+from svio_tool.paths import BUILD, KERNELS, LOG, PYTHON, UNIT_TESTS, shown
+from svio_tool.ui import SvioError
+from svio_tool.worker import matches
+
+SUITES = ("unit", "device", "vm")
+# Not a measure of speed: a test that says nothing for so long hangs.
+PATIENCE = 900
+MEMBERS = {"unit": (("unit", "compile", UNIT_TESTS), ("unit-tsan", "compile-tsan", None),
+                    ("unit-asan", "compile-asan", None))}
+
+
+def add_arguments(parser):
+    parser.add_argument("suites", nargs="*", metavar="unit|device|vm|all", help="default: all of them")
+    parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only tests whose name has this part; "
+                        "with * a whole pattern")
+    parser.add_argument("--json", metavar="FILE", help="write every result to FILE, - for standard output")
+
+
+class Tally:
+    """What passed, failed and was not run, said as it happens."""
+
+    def __init__(self, pattern=None):
+        self.pattern = pattern
+        self.tests = []
+
+    def wanted(self, name):
+        return not self.pattern or matches(name, self.pattern)
+
+    def add(self, name, ok, seconds=0.0, detail="", reason=None):
+        self.tests.append({"name": name, "ok": ok, "seconds": round(seconds, 3), "detail": detail,
+                           "reason": reason})
+        word = "ok  " if ok else "not run" if ok is None else "FAIL"
+        ui.say(f"{word} {name}" + (f": {reason}" if ok is None else f"  {seconds:.2f} s"))
+        if ok is False and detail:
+            ui.say("\n".join("       " + line for line in detail.rstrip().splitlines()[-60:]))
+
+    def count(self, ok):
+        return sum(test["ok"] is ok for test in self.tests)
+
+    def close(self):
+        """The closing lines; True when all is well."""
+        for test in self.tests:
+            if test["ok"] is None:
+                ui.say(f"not run: {test['name']}: {test['reason']}")
+        failed = [test["name"] for test in self.tests if test["ok"] is False]
+        if failed:
+            ui.say("failed: " + ", ".join(failed[:20]) + (" ..." if len(failed) > 20 else ""))
+        ui.say(f"{self.count(True)} passed, {self.count(False)} failed")
+        return not failed
+
+    def facts(self):
+        return {"passed": self.count(True), "failed": self.count(False), "not_run": self.count(None),
+                "tests": self.tests}
+
+
+def _set_up(tally, name, steps):
+    """True when the steps worked; else their failure is a failed test of this name."""
+    begin = time.monotonic()
+    try:
+        setup.ensure(steps)
+        return True
+    except SvioError as error:
+        tally.add(name, False, time.monotonic() - begin, str(error))
+        return False
+
+
+# --- unit -------------------------------------------------------------------------------------------
+
+def _unit(tally):
+    for name, check, steps in checks.all_checks():
+        if tally.wanted(name) and _set_up(tally, name, steps):
+            begin = time.monotonic()
+            try:
+                ok, detail = check()
+                tally.add(name, ok, time.monotonic() - begin, "" if ok else detail)
+            except checks.NotRun as reason:
+                tally.add(name, None, 0, "", str(reason))
+            except (SvioError, OSError) as error:
+                tally.add(name, False, time.monotonic() - begin, str(error))
+    for prefix, step, binary in MEMBERS["unit"]:
+        if binary is None:
+            binary = BUILD / prefix.split("-")[1] / "tests/unit/svio-unit-tests"
+        if _set_up(tally, f"{prefix}/compiles", [step]):
+            _google_tests(tally, prefix, binary)
+
+
+LISTED = re.compile(r"^\[ RUN      \] (\S+)")
+ENDED = re.compile(r"^\[(       OK |  FAILED  |  SKIPPED )\] (\S+?)(?:,.*)? \((\d+) ms\)")
+
+
+def _google_tests(tally, prefix, binary):
+    """Run a GoogleTest binary; its lines are turned into ours, a crash into one more failure."""
+    if not binary.exists():
+        tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} is not there")
+        return
+    names = _google_names(binary, prefix, tally)
+    if not names:
+        if not tally.pattern:
+            tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} has no test")
+        return
+    command = [str(binary), "--gtest_color=no", f"--gtest_output=json:{LOG / (prefix + '.json')}"]
+    if tally.pattern:
+        command.append("--gtest_filter=" + ":".join(names))
+    LOG.mkdir(parents=True, exist_ok=True)
+    reader = _GoogleReader(tally, prefix)
+    status = _follow(command, reader.line, LOG / f"{prefix}.log", _sanitizer_environment())
+    reader.finish(status, len(names))
+
+
+def _google_names(binary, prefix, tally):
+    text = ui.output([binary, "--gtest_list_tests"]) or ""
+    names, suite = [], ""
+    for line in text.splitlines():
+        line = line.split("#")[0].rstrip()
+        if line.startswith("  "):
+            names.append(suite + line.strip())
+        elif line.endswith("."):
+            suite = line
+    return [name for name in names if tally.wanted(f"{prefix}/{name}") and ".DISABLED_" not in name]
+
+
+def _sanitizer_environment():
+    return {**os.environ, "TSAN_OPTIONS": "halt_on_error=0 second_deadlock_stack=1 exitcode=66",
+            "ASAN_OPTIONS": "detect_leaks=1 detect_stack_use_after_return=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+class _GoogleReader:
+    def __init__(self, tally, prefix):
+        self.tally, self.prefix = tally, prefix
+        self.running, self.said, self.count, self.failed = None, [], 0, 0
+        self.begin = time.monotonic()
+
+    def line(self, line):
+        started, ended = LISTED.match(line), ENDED.match(line)
+        if started:
+            self.running, self.said = started[1], []
+        elif ended and self.running:
+            self.count += 1
+            ok = {"       OK ": True, "  FAILED  ": False, "  SKIPPED ": None}[ended[1]]
+            # A data race is reported while its test runs, and the test itself may end well.
+            detail = "\n".join(self.said)
+            if "WARNING: ThreadSanitizer" in detail or "runtime error:" in detail:
+                ok = False
+            self.failed += ok is False
+            self.tally.add(f"{self.prefix}/{self.running}", ok, int(ended[3]) / 1000,
+                           detail if ok is False else "", self._reason() if ok is None else None)
+            self.running = None
+        elif self.running:
+            self.said.append(line)
+
+    def _reason(self):
+        text = " ".join(line.strip() for line in self.said if "Skipped" not in line)
+        return text.strip() or "no reason given"
+
+    def finish(self, status, expected):
+        if self.running:
+            how = "hangs" if status is None else f"crashed ({status})"
+            self.count += 1
+            self.tally.add(f"{self.prefix}/{self.running}", False, 0, f"{how}\n" + "\n".join(self.said))
+        elif self.count < expected:
+            self.tally.add(f"{self.prefix}/complete", False, 0,
+                           f"ended after {self.count} of {expected} tests")
+        elif status and not self.failed:
+            self.tally.add(f"{self.prefix}/ends-well", False, 0,
+                           f"exit status {status}\n" + ui.tail(LOG / f"{self.prefix}.log", 40))
+
+
+def _follow(command, take, log, environment, descriptor=None):
+    """Run a command; its lines (or those of a pipe it got) go to take(). Its status, None if it hung."""
+    with open(log, "wb") as handle:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
+                                   stdout=subprocess.PIPE if descriptor is None else handle,
+                                   stderr=subprocess.STDOUT,
+                                   pass_fds=() if descriptor is None else (descriptor[1],))
+        if descriptor is None:
+            source = process.stdout.fileno()
+        else:
+            os.close(descriptor[1])
+            source = descriptor[0]
+        try:
+            hung = _lines(source, take, handle if descriptor is None else None)
+            if hung:
+                if descriptor is not None:
+                    process.send_signal(signal.SIGUSR1)
+                    time.sleep(1)
+                ui.end_group(process)
+                return None
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                # First as Ctrl-C, so that the tests can end their own VMs.
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    ui.end_group(process)
+            os.close(descriptor[0]) if descriptor else process.stdout.close()
+
+
+def _lines(source, take, copy):
+    """Feed lines to take() until the other end closes; True when nothing comes for too long."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([source], [], [], PATIENCE)
+        if not ready:
+            return True
+        data = os.read(source, 1 << 16)
+        if not data:
+            return False
+        if copy:
+            copy.write(data)
+            copy.flush()
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            take(line.decode(errors="replace"))
+
+
+# --- device and vm ------------------------------------------------------------------------------------
+
+class _WorkerReader:
+    def __init__(self, tally, suite):
+        self.tally, self.suite = tally, suite
+        self.running, self.found, self.done, self.failed_parts = None, None, False, set()
+
+    def line(self, line):
+        event = json.loads(line)
+        kind = event["kind"]
+        if kind == "found":
+            self.found = event["count"]
+        elif kind == "start":
+            self.running = event["name"]
+        elif kind == "end":
+            self.running = None
+            self.tally.add(f"{self.suite}/{event['name']}", event["ok"], event["seconds"], event["detail"],
+                           event["reason"])
+        elif kind == "done":
+            self.done = True
+
+
+def _python_tests(tally, suite):
+    folder = checks.TEST_FOLDERS[suite]
+    steps = ["compile"]
+    if suite == "vm":
+        for kernel in KERNELS:
+            steps += setup.guest(kernel)
+    if not _set_up(tally, f"{suite}/set-up", steps):
+        return
+    log = LOG / f"test-{suite}.log"
+    pipe = os.pipe()
+    os.set_inheritable(pipe[1], True)
+    command = [PYTHON, "-B", "-m", "svio_tool.worker", str(folder), str(pipe[1])]
+    if tally.pattern:
+        command.append(tally.pattern)
+    reader = _WorkerReader(tally, suite)
+    status = _follow(command, reader.line, log, dict(os.environ), pipe)
+    if reader.found == 0 and not tally.pattern:
+        tally.add(f"{suite}/present", False, 0, f"no test in {shown(folder)}")
+    elif not reader.done:
+        where = f"during {reader.running}" if reader.running else "outside a test"
+        how = f"said nothing for {PATIENCE} s" if status is None else f"ended with status {status}"
+        tally.add(f"{suite}/{reader.running or 'complete'}", False, 0,
+                  f"the tests' process {how} {where}\n" + ui.tail(log, 40))
+
+
+def main(args):
+    suites = []
+    for name in args.suites or ["all"]:
+        if name not in SUITES + ("all",):
+            raise SvioError(f"There is no test suite {name}: unit, device, vm or all.")
+        suites += SUITES if name == "all" else (name,)
+    tally = Tally(args.pattern)
+    for suite in SUITES:
+        if suite in suites:
+            ui.say(f"--- {suite}")
+            if suite == "unit":
+                _unit(tally)
+            else:
+                _python_tests(tally, suite)
+    if args.json:
+        stats.write_json(tally.facts(), args.json)
+    if not tally.tests:
+        raise SvioError(f"No test matches {args.pattern}.")
+    return 0 if tally.close() else 1

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs one folder of Python tests in a process of its own and reports each result as a line of JSON.
+
+python3 -m svio_tool.worker FOLDER FD [PATTERN]: the lines go to the file descriptor FD, so that what the
+tests print cannot be mistaken for results.
+"""
+import faulthandler
+import fnmatch
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+import unittest
+
+from svio_tool.ui import SvioError
+
+
+def matches(name, pattern):
+    """As unittest's -k: a part of the name, or with * a whole pattern; upper and lower case alike."""
+    name, pattern = name.lower(), pattern.lower()
+    return fnmatch.fnmatchcase(name, pattern) if "*" in pattern else pattern in name
+
+
+class Reporter(unittest.TestResult):
+    def __init__(self, descriptor):
+        super().__init__()
+        self.out = os.fdopen(descriptor, "w", buffering=1)
+        self.begun = time.monotonic()
+        self.failed_parts = []
+
+    def event(self, **facts):
+        self.out.write(json.dumps(facts) + "\n")
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.begun = time.monotonic()
+        self.failed_parts = []
+        self.event(kind="start", name=test.id())
+
+    def _end(self, test, ok, detail="", reason=None):
+        self.event(kind="end", name=test.id(), ok=ok, seconds=time.monotonic() - self.begun, detail=detail,
+                   reason=reason)
+
+    def addSuccess(self, test):
+        self._end(test, True)
+
+    def addFailure(self, test, err):
+        self._end(test, False, _detail(err))
+
+    addError = addFailure
+
+    def addSkip(self, test, reason):
+        self._end(test, None, reason=reason)
+
+    def addExpectedFailure(self, test, err):
+        self._end(test, True)
+
+    def addUnexpectedSuccess(self, test):
+        self._end(test, False, "was expected to fail and passed")
+
+    def addSubTest(self, test, subtest, err):
+        # A passed part is no test of its own; a failed one fails its test, which gets no other report.
+        if err is not None:
+            self._end(subtest, False, _detail(err))
+
+
+def _detail(err):
+    kind, value, trace = err
+    if issubclass(kind, SvioError):
+        # The sentence says it; the way through our own classes does not help.
+        where = [frame for frame in traceback.extract_tb(trace) if "/tests/" in frame.filename]
+        place = "".join(traceback.format_list(where[-1:]))
+        return f"{place}{kind.__name__}: {value}"
+    return "".join(traceback.format_exception(kind, value, trace))
+
+
+def _tests(suite):
+    for item in suite:
+        if isinstance(item, unittest.TestSuite):
+            yield from _tests(item)
+        else:
+            yield item
+
+
+def main():
+    folder, descriptor = sys.argv[1], int(sys.argv[2])
+    pattern = sys.argv[3] if len(sys.argv) > 3 else None
+    faulthandler.enable()
+    # The parent asks with it where a test hangs.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    loader = unittest.TestLoader()
+    found = list(_tests(loader.discover(folder, pattern="test*.py", top_level_dir=folder)))
+    if pattern:
+        found = [test for test in found if matches(test.id(), pattern)]
+    reporter = Reporter(descriptor)
+    reporter.event(kind="found", count=len(found))
+    try:
+        unittest.TestSuite(found).run(reporter)
+    except KeyboardInterrupt:
+        return 130
+    reporter.event(kind="done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
