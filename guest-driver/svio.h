@@ -27,11 +27,12 @@
 #define PP_FLAG_PAGE_FRAG 0
 #endif
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
-#define svio_pool_set_napi(params, n) ((void)(n))
-#else
-#define svio_pool_set_napi(params, n) ((params)->napi = (n))
+static inline void svio_pool_set_napi(struct page_pool_params *params, struct napi_struct *napi)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	params->napi = napi;
 #endif
+}
 
 #define SVIO_DRV_NAME "svio"
 
@@ -190,7 +191,7 @@ struct svio_priv {
 	unsigned int reset_failures;
 	atomic64_t resets;
 	atomic64_t tx_timeouts;
-	u8 (*mc_list)[ETH_ALEN]; /* snapshot, SVIO_MULTICAST_MAX entries; under RTNL */
+	u8 *mc_list; /* snapshot, SVIO_MULTICAST_MAX addresses; under RTNL */
 
 	struct svio_pair pair[SVIO_MAX_QUEUE_PAIRS];
 };
@@ -229,7 +230,7 @@ int svio_mbox_set_mtu(struct svio_priv *priv, u32 mtu);
 int svio_mbox_queue_pairs(struct svio_priv *priv, u32 count);
 int svio_mbox_identify(struct svio_priv *priv, struct svio_vif_info *info);
 int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags);
-int svio_mbox_multicast(struct svio_priv *priv, u8 (*mac)[ETH_ALEN], int count);
+int svio_mbox_multicast(struct svio_priv *priv, const u8 *mac, int count);
 int svio_mbox_stats(struct svio_priv *priv, u32 pair, u64 *send, u64 *receive, int max);
 
 /* svio_txrx.c: memory of a pair, NAPI, the send queue */

@@ -25,10 +25,10 @@ static const char *svio_queue_error(u32 state)
 	return error < SVIO_QERR_COUNT ? svio_queue_errors[error] : "unknown error";
 }
 
-/* A function that was pulled out, or whose memory decoding is off, reads as all ones. */
+/* A function that was pulled out, or whose memory decoding is off, has no magic. */
 bool svio_hw_gone(struct svio_priv *priv)
 {
-	if (svio_rd(priv, SVIO_REG_STATUS) == U32_MAX)
+	if (svio_rd(priv, SVIO_REG_MAGIC) != SVIO_MAGIC)
 		set_bit(SVIO_GONE, &priv->state);
 	return test_bit(SVIO_GONE, &priv->state);
 }
@@ -197,18 +197,18 @@ void svio_hw_stop_queues(struct svio_priv *priv)
 {
 	int i, err = 0;
 
-	if (svio_hw_gone(priv)) {
-		/* Perhaps only its memory decoding is off. */
-		pci_clear_master(priv->pdev);
-		return;
-	}
 	svio_wr(priv, SVIO_REG_CONTROL, SVIO_CONTROL_FEATURES_OK);
 	for (i = 0; i < priv->pairs && !err; i++) {
 		err = svio_hw_stop_queue(priv, i, SVIO_SEND);
 		if (!err)
 			err = svio_hw_stop_queue(priv, i, SVIO_RECEIVE);
 	}
-	if (!err || svio_hw_gone(priv))
+	/* What a function that is gone answers says nothing, and perhaps it only seems gone. */
+	if (svio_hw_gone(priv)) {
+		pci_clear_master(priv->pdev);
+		return;
+	}
+	if (!err)
 		return;
 	netdev_err(priv->netdev, "queue pair %d does not stop\n", i - 1);
 	if (svio_hw_reset(priv))

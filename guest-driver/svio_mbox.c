@@ -138,7 +138,7 @@ int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags)
 }
 
 /* Makes `count` addresses the whole filter. */
-int svio_mbox_multicast(struct svio_priv *priv, u8 (*mac)[ETH_ALEN], int count)
+int svio_mbox_multicast(struct svio_priv *priv, const u8 *mac, int count)
 {
 	u8 op = SVIO_MC_CLEAR;
 	int i, n, err = 0;
@@ -150,10 +150,10 @@ int svio_mbox_multicast(struct svio_priv *priv, u8 (*mac)[ETH_ALEN], int count)
 		m.cmd.u.multicast.op = op;
 		m.cmd.u.multicast.count = n;
 		for (i = 0; i < n; i++)
-			ether_addr_copy(m.cmd.u.multicast.mac[i], mac[i]);
+			ether_addr_copy(m.cmd.u.multicast.mac[i], mac + i * ETH_ALEN);
 		err = svio_mbox_simple(priv, &m);
 		op = SVIO_MC_ADD;
-		mac += n;
+		mac += n * ETH_ALEN;
 		count -= n;
 	} while (!err && count);
 	return err;

@@ -15,7 +15,7 @@ static int svio_snapshot_multicast(struct svio_priv *priv)
 	if (netdev_mc_count(priv->netdev) > SVIO_MULTICAST_MAX)
 		return -1;
 	netdev_for_each_mc_addr(ha, priv->netdev)
-		ether_addr_copy(priv->mc_list[count++], ha->addr);
+		ether_addr_copy(priv->mc_list + count++ * ETH_ALEN, ha->addr);
 	return count;
 }
 

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <system_error>
 #include <time.h>
 #include <unistd.h>
@@ -25,12 +26,6 @@ uint64_t thread_cpu_ns() {
     timespec ts{};
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
     return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
-}
-
-void relax() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
 }
 
 } // namespace
@@ -150,8 +145,11 @@ bool Core::serve_send(const Served &served) {
     if (!vif.active() || !queue.running() || !outbox_.empty())
         return false;
     size_t n = queue.collect(vif, vif.memory(), outbox_, batch, board_.clock());
+    if (n == 0)
+        return false;
     counters.add(CorePickedUp, n);
-    return n != 0;
+    pace_.sent(n, board_.clock().now());
+    return true;
 }
 
 bool Core::serve_receive_port() {
@@ -170,6 +168,7 @@ bool Core::serve_receive_port() {
         counters.add(CoreSwitched);
         counters.add(CoreDelivered, outcome == Vif::Delivery::Delivered);
         port.pop();
+        pace_.received(1);
         any = delivered_ = true;
     }
     return any;
@@ -284,8 +283,11 @@ void Core::collect_signals(bool now_or_never) {
         Vif &vif = board_.vif(n);
         if (!vif.active())
             continue;
-        std::lock_guard lock(vif.receive_queue().mutex);
-        ask(vif, vif.receive_queue());
+        ReceiveQueue &queue = vif.receive_queue();
+        std::lock_guard lock(queue.mutex);
+        ask(vif, queue);
+        // What moderation holds back is asked for again, until it is sent.
+        delivered_ |= queue.running() && queue.signal_held();
     }
 }
 
@@ -333,6 +335,7 @@ size_t Core::purge(Vif &vif) {
 void Core::run() {
     std::string name = "svio-core" + std::to_string(index_);
     pthread_setname_np(pthread_self(), name.c_str());
+    prctl(PR_SET_TIMERSLACK, 1UL); // rest() means what it says
     board_.hooks().begin(index_);
     uint64_t idle_since = 0;
     while (!stopping_.load(std::memory_order_relaxed)) {
@@ -349,17 +352,32 @@ void Core::run() {
             idle_since = 0;
             continue;
         }
+        if (pace_.streaming()) {
+            rest();
+            continue;
+        }
         uint64_t now = board_.clock().now();
         if (idle_since == 0)
             idle_since = now;
         if (now - idle_since < poll_ns_ && !board_.locked_rounds()) {
-            relax();
+            // A spinning core must not stand in the way of those whom its frames have woken: on a machine of
+            // two CPUs the peer may have been put behind it.
+            sched_yield();
             continue;
         }
         sleep();
         idle_since = 0;
     }
     board_.hooks().end(index_);
+}
+
+// Not active meanwhile, and no doorbell is armed: the next look follows in any case.
+void Core::rest() {
+    counters.add(CoreRests);
+    timespec time{0, static_cast<long>(Pace::rest_ns)};
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &time, nullptr);
+    if (!round())
+        pace_.quiet();
 }
 
 // True if something is there after all.

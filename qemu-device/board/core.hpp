@@ -8,6 +8,7 @@
 
 #include "counters.hpp"
 #include "host.hpp"
+#include "pace.hpp"
 #include "queue.hpp"
 
 #include <atomic>
@@ -88,6 +89,7 @@ class Core {
     bool flush();
     bool send_outbox();
     bool arm_all();
+    void rest();
     void sleep();
     void adapt(uint64_t slept_ns);
 
@@ -99,8 +101,9 @@ class Core {
     bool serves_port_ = false;
     bool hold_port_ = false;  // the frame at the port's front found no buffer,
     uint32_t missing_ = 0;    // which is so far ahead
-    bool delivered_ = false;  // in this round
+    bool delivered_ = false;  // and perhaps not signalled yet
     bool flush_port_ = false; // the port was refused because of the backlog, which is empty now
+    Pace pace_;
     Outbox outbox_;
     std::vector<Signal> signals_;
 

@@ -27,6 +27,7 @@ using QueueCounters = Counters<SVIO_QSTAT_COUNT>;
     X(EmptyPolls, empty_polls)                                                                               \
     X(Sleeps, sleeps)                                                                                        \
     X(Wakes, wakes)                                                                                          \
+    X(Rests, rests)                                                                                          \
     X(PickedUp, picked_up)                                                                                   \
     X(Switched, switched)                                                                                    \
     X(Delivered, delivered)                                                                                  \

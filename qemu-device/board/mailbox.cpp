@@ -13,7 +13,9 @@ void Vif::run_mailbox() {
     svio_command command;
     static_assert(sizeof(command) == sizeof(mailbox_));
     std::memcpy(&command, mailbox_.data(), sizeof(command));
+    written_ = 0;
     command.status = execute(command);
+    command.data_len = written_;
     counters.add(SVIO_STAT_COMMANDS);
     if (command.status != SVIO_ST_OK)
         counters.add(SVIO_STAT_COMMANDS_REFUSED);
@@ -51,11 +53,11 @@ uint16_t Vif::execute(svio_command &command) {
     }
 }
 
-uint16_t Vif::reply(svio_command &command, const void *data, size_t length) {
+uint16_t Vif::reply(const svio_command &command, const void *data, size_t length) {
     length = std::min<size_t>(length, command.data_len);
     if (!dma_ || !memory_.write(command.data_addr, data, length))
         return SVIO_ST_DMA;
-    command.data_len = static_cast<uint32_t>(length);
+    written_ = static_cast<uint32_t>(length);
     return SVIO_ST_OK;
 }
 

@@ -376,11 +376,18 @@ bool Vif::bell(uint32_t offset) {
 
 // ---- data path ----
 
+namespace {
+
+bool is_broadcast(std::span<const uint8_t> frame) {
+    return std::all_of(frame.begin(), frame.begin() + 6, [](uint8_t byte) { return byte == 0xff; });
+}
+
+} // namespace
+
 bool Vif::accepts(std::span<const uint8_t> frame) const {
     if (!(frame[0] & 1))
         return (rx_mode_ & SVIO_RX_PROMISC) || std::memcmp(frame.data(), mac_.data(), mac_.size()) == 0;
-    static constexpr Mac broadcast = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-    if ((rx_mode_ & SVIO_RX_KNOWN) || std::memcmp(frame.data(), broadcast.data(), broadcast.size()) == 0)
+    if ((rx_mode_ & SVIO_RX_KNOWN) || is_broadcast(frame))
         return true;
     return std::any_of(groups_.begin(), groups_.begin() + static_cast<ptrdiff_t>(group_count_),
                        [&](const Mac &m) { return std::memcmp(frame.data(), m.data(), m.size()) == 0; });
@@ -419,7 +426,7 @@ Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t
     counters.add(SVIO_STAT_RX_FRAMES);
     counters.add(SVIO_STAT_RX_BYTES, frame.size());
     if (frame[0] & 1)
-        counters.add(frame[0] == 0xff ? SVIO_STAT_RX_BROADCAST : SVIO_STAT_RX_MULTICAST);
+        counters.add(is_broadcast(frame) ? SVIO_STAT_RX_BROADCAST : SVIO_STAT_RX_MULTICAST);
     return Delivery::Delivered;
 }
 

@@ -127,7 +127,7 @@ class Vif {
     uint16_t set_mac(const svio_command &command);
     uint16_t multicast(const svio_command &command);
     uint16_t stats(svio_command &command);
-    uint16_t reply(svio_command &command, const void *data, size_t length);
+    uint16_t reply(const svio_command &command, const void *data, size_t length);
 
     bool accepts(std::span<const uint8_t> frame) const;
     bool admits(std::span<const uint8_t> frame);
@@ -150,6 +150,7 @@ class Vif {
     uint32_t event_vector_ = SVIO_NO_VECTOR;
     std::array<uint32_t, mailbox_words> mailbox_{};
     uint32_t mailbox_state_ = SVIO_MAILBOX_IDLE;
+    uint32_t written_ = 0; // by the command that runs, to its data buffer
 
     Mac mac_;
     uint32_t rx_mode_ = 0;

@@ -3,8 +3,8 @@
 import os
 import shutil
 
-from svio_tool import host, kernels
-from svio_tool.paths import ABI_HEADER, BUILD, GUEST_DRIVER, PLUGIN, QEMU_HEADERS, REPO, driver_dir, \
+from svio_tool import host, kernels, ui
+from svio_tool.paths import ABI_HEADER, BUILD, GUEST_DRIVER, QEMU_HEADERS, REPO, driver_dir, \
     driver_module
 from svio_tool.steps import Step
 from svio_tool.ui import SvioError
@@ -68,12 +68,18 @@ class MesonStep(Step):
 
 
 class NinjaStep(Step):
-    """Ninja itself finds out, and fast, whether there is work."""
+    """Ninja itself finds out, and fast, whether there is work; a stamp would only lie."""
 
-    always = True
+    stamped = False
 
     def __init__(self, name, title, folder, targets=(), needs=()):
         self.name, self.title, self.folder, self.targets, self.needs = name, title, folder, targets, needs
+
+    def fresh(self):
+        if not (self.folder / "build.ninja").exists():
+            return False
+        said = ui.output(["ninja", "-C", self.folder, "-n", *self.targets], env=environment())
+        return said is not None and "no work to do" in said
 
     def run(self, log):
         log.run(["ninja", "-C", self.folder, "-j", jobs(), *self.targets], f"{self.title} does not compile",
@@ -127,12 +133,6 @@ def copy_driver(sources, folder):
         target = folder / name
         if not target.exists() or target.read_bytes() != path.read_bytes():
             shutil.copyfile(path, target)
-
-
-def check_plugin():
-    """One clear sentence where the plugin does not fit the QEMU that is installed now."""
-    if not PLUGIN.exists():
-        raise SvioError("The plugin is not built yet: run scripts/svio setup.")
 
 
 BUILD_DIRS = {"none": BUILD, "thread": BUILD / "tsan", "address": BUILD / "asan"}

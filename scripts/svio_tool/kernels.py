@@ -44,7 +44,7 @@ def _image_package(kernel, source):
             if match:
                 return match[1]
     # Older archives offer 6.12 for Debian 12 in backports only.
-    names = re.findall(rf"^(linux-image-{re.escape(kernel)}\.[0-9.]+(?:-\d+)?(?:\+\S+?)?-amd64)$",
+    names = re.findall(rf"^(linux-image-{re.escape(kernel)}\.[0-9.]+(?:-\d+)?(?:\+[a-z0-9.~]+)?-amd64)$",
                        source.cache("pkgnames", f"linux-image-{kernel}."), re.M)
     found = [name for name in names if source.newest(name)]
     if found:

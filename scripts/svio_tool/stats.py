@@ -32,6 +32,8 @@ def lines(value, depth=0):
     """Aligned text of nested counters."""
     if isinstance(value, list):
         value = {f"[{index}]": item for index, item in enumerate(value)}
+    # QEMU's dictionaries have no order of their own.
+    value = dict(sorted(value.items(), key=lambda pair: (len(pair[0]) if pair[0].isdigit() else 0, pair[0])))
     plain = {key: item for key, item in value.items() if not isinstance(item, (dict, list))}
     width = max((len(key) for key in plain), default=0)
     for key, item in plain.items():

@@ -18,7 +18,7 @@ class Step:
     name = ""
     title = ""
     needs = ()
-    always = False          # the tool behind it finds out itself, and fast, whether there is work
+    stamped = True          # False: the tool behind it knows itself whether there is work
 
     def inputs(self):
         """Texts and files (Path) on which the result depends."""
@@ -45,7 +45,7 @@ class Step:
         return STAMP / self.name
 
     def fresh(self):
-        if self.always or not all(Path(path).exists() for path in self.outputs()):
+        if not all(Path(path).exists() for path in self.outputs()):
             return False
         try:
             return self.stamp().read_text() == self.digest()
@@ -116,6 +116,6 @@ def _run(step):
     except OSError as error:
         raise SvioError(f"{step.title}: {error.strerror or error}"
                         + (f" ({error.filename})" if error.filename else "") + ".") from error
-    if not step.always:
+    if step.stamped:
         step.mark()
     return 1

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "test": every suite, each test on a line as it ends, one closing line for all."""
+import contextlib
 import json
 import os
 import re
 import select
 import signal
 import subprocess
+import sys
 import time
 
 from svio_tool import checks, setup, stats, ui
@@ -16,8 +18,10 @@ from svio_tool.worker import matches
 SUITES = ("unit", "device", "vm")
 # Not a measure of speed: a test that says nothing for so long hangs.
 PATIENCE = 900
-MEMBERS = {"unit": (("unit", "compile", UNIT_TESTS), ("unit-tsan", "compile-tsan", None),
-                    ("unit-asan", "compile-asan", None))}
+# (prefix of the names, set-up step, binary)
+UNIT_BUILDS = (("unit", "compile", UNIT_TESTS),
+               ("unit-tsan", "compile-tsan", BUILD / "tsan/tests/unit/svio-unit-tests"),
+               ("unit-asan", "compile-asan", BUILD / "asan/tests/unit/svio-unit-tests"))
 
 
 def add_arguments(parser):
@@ -88,9 +92,7 @@ def _unit(tally):
                 tally.add(name, None, 0, "", str(reason))
             except (SvioError, OSError) as error:
                 tally.add(name, False, time.monotonic() - begin, str(error))
-    for prefix, step, binary in MEMBERS["unit"]:
-        if binary is None:
-            binary = BUILD / prefix.split("-")[1] / "tests/unit/svio-unit-tests"
+    for prefix, step, binary in UNIT_BUILDS:
         if _set_up(tally, f"{prefix}/compiles", [step]):
             _google_tests(tally, prefix, binary)
 
@@ -232,7 +234,7 @@ def _lines(source, take, copy):
 class _WorkerReader:
     def __init__(self, tally, suite):
         self.tally, self.suite = tally, suite
-        self.running, self.found, self.done, self.failed_parts = None, None, False, set()
+        self.running, self.found, self.done = None, None, False
 
     def line(self, line):
         event = json.loads(line)
@@ -281,15 +283,19 @@ def main(args):
             raise SvioError(f"There is no test suite {name}: unit, device, vm or all.")
         suites += SUITES if name == "all" else (name,)
     tally = Tally(args.pattern)
-    for suite in SUITES:
-        if suite in suites:
+    # With the results themselves on standard output, what people read goes beside it.
+    with contextlib.redirect_stdout(sys.stderr if args.json == "-" else sys.stdout):
+        for suite in [name for name in SUITES if name in suites]:
             ui.say(f"--- {suite}")
             if suite == "unit":
                 _unit(tally)
             else:
                 _python_tests(tally, suite)
-    if args.json:
-        stats.write_json(tally.facts(), args.json)
-    if not tally.tests:
-        raise SvioError(f"No test matches {args.pattern}.")
-    return 0 if tally.close() else 1
+        if not tally.tests:
+            raise SvioError(f"No test matches {args.pattern}.")
+        if args.json and args.json != "-":
+            stats.write_json(tally.facts(), args.json)
+        well = tally.close()
+    if args.json == "-":
+        stats.write_json(tally.facts(), "-")
+    return 0 if well else 1

@@ -85,7 +85,8 @@ def _prepare_guest(vm):
 
 def _curl(vm, words):
     """Seconds that curl itself counted."""
-    out = vm.run(f"curl -sS --fail --max-time {TIMEOUT} -w '%{{time_total}}' {words}", timeout=TIMEOUT + 10).out
+    command = f"curl -sS --fail --max-time {TIMEOUT} -w '%{{time_total}}' {words}"
+    out = vm.run(command, timeout=TIMEOUT + 10).out
     found = re.search(r"([\d.]+)\s*$", out)
     if not found:
         raise SvioError("curl in the guest did not say how long it took", out)
@@ -121,29 +122,32 @@ def exchange(vm, size=SIZE):
 
 def measure(nic="svio-nic", size=SIZE, kernel="6.12", name="transfer"):
     """Boot a VM with this NIC on the user network and move the file both ways."""
-    vm = Vm(name, nics=[f"{nic},id=nic-user,netdev=user0,mac={MAC}"], netdevs=["user,id=user0"], kernel=kernel,
-            smp=1, memory=512)
+    vm = Vm(name, nics=[f"{nic},id=nic-user,netdev=user0,mac={MAC}"], netdevs=["user,id=user0"],
+            kernel=kernel, smp=1, memory=512)
     title = f"{size // MIB} MiB down and up through {nic} on the user network"
     with ui.Progress(title) as progress:
         begin = time.monotonic()
         progress.title = f"{title}: the VM boots"
         with vm:
-            boot = time.monotonic() - begin
+            found = {"nic": nic, "netdev": "user", "boot_s": time.monotonic() - begin, "qemu": vm.command()}
             progress.title = title
             _prepare_guest(vm)
-            figures = exchange(vm, size)
+            found.update(exchange(vm, size))
+            if nic.startswith("svio"):
+                # That it went through the on-board cores, and nothing was lost on the way.
+                found["board"] = vm.stats("nic-user")
             problems = vm.kernel_problems()
-            command = vm.command()
     if problems:
         raise SvioError("The guest's kernel complained during the transfer", "\n".join(problems))
-    return {"nic": nic, "netdev": "user", "boot_s": boot, **figures, "qemu": command}
+    return found
 
 
 def show(figures):
     """What people read."""
-    for direction, arrow, where in (("download", "host -> guest", "guest"),
-                                    ("upload", "guest -> host", "host_after_upload")):
-        ui.say(f"  {arrow}  {figures['bytes'] // MIB} MiB in {figures[f'{direction}_s']:.1f} s, "
-               f"{figures[f'{direction}_mib_per_s']:.1f} MiB/s  sha256 {figures['sha256'][where][:16]}...")
-    ui.say(f"  sent by the host                       sha256 {figures['sha256']['host'][:16]}...  "
-           + ("all agree" if figures["agree"] else "DIFFERENT"))
+    sums = figures["sha256"]
+    ui.say(f"  sent by the host      {sums['host']}")
+    for words, direction, where in (("came to the guest  ", "download", "guest"),
+                                    ("and back to the host", "upload", "host_after_upload")):
+        ui.say(f"  {words:20}  {sums[where]}  {figures['bytes'] // MIB} MiB in "
+               f"{figures[f'{direction}_s']:.1f} s, {figures[f'{direction}_mib_per_s']:.0f} MiB/s")
+    ui.say("  The three SHA-256 sums agree." if figures["agree"] else "  The SHA-256 sums DIFFER.")

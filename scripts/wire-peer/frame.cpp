@@ -69,7 +69,9 @@ std::uint64_t native_sum(Bytes bytes) noexcept {
     return sum;
 }
 
-bool checks_out(std::uint64_t sum) noexcept { return fold(sum) == 0xffff; }
+bool checks_out(std::uint64_t sum) noexcept {
+    return fold(sum) == 0xffff;
+}
 
 // The sum over a UDP datagram and its pseudo header.
 std::uint64_t udp_sum(Bytes ip, Bytes udp) noexcept {
@@ -105,7 +107,9 @@ bool swallow(Bytes payload, std::uint64_t now_ns, Sink &sink) noexcept {
     }
     if (sink.datagrams == 0) {
         sink.first_ns = now_ns;
+        sink.last_ns = now_ns;
     }
+    sink.longest_gap_ns = std::max(sink.longest_gap_ns, now_ns - sink.last_ns);
     sink.last_ns = now_ns;
     ++sink.datagrams;
     sink.bytes += payload.size();

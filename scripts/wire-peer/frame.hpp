@@ -24,6 +24,7 @@ struct Sink {
     std::uint64_t bytes = 0; // UDP payload
     std::uint64_t first_ns = 0;
     std::uint64_t last_ns = 0;
+    std::uint64_t longest_gap_ns = 0; // between two arrivals: a stall shows here
     std::uint64_t warmup = 0;
 };
 

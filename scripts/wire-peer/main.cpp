@@ -138,7 +138,7 @@ void print(std::ostream &out, const Counters &counters) {
         << ", \"udp_echo\": " << counters.udp_echo << ", \"udp_warmup\": " << counters.udp_warmup
         << ", \"sink\": {\"datagrams\": " << sink.datagrams << ", \"bytes\": " << sink.bytes
         << ", \"first_ns\": " << sink.first_ns << ", \"last_ns\": " << sink.last_ns
-        << ", \"warmup\": " << sink.warmup << "}}";
+        << ", \"longest_gap_ns\": " << sink.longest_gap_ns << ", \"warmup\": " << sink.warmup << "}}";
 }
 
 double cpu_seconds() noexcept {

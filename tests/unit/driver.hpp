@@ -152,7 +152,8 @@ class Rig {
 
     explicit Rig(const RigOptions &options = {}, std::unique_ptr<Port> port = nullptr)
         : ram(options.ram, options.direct) {
-        ram.wants_lock = options.wants_lock;
+        if (options.wants_lock)
+            ram.translator = &lock;
         if (!port) {
             auto own = std::make_unique<PushPort>(lock);
             push = own.get();
@@ -169,7 +170,12 @@ class Rig {
         config.mac = options.mac;
         config.queue_size_max = std::max<uint32_t>(config.queue_size_max, SVIO_QUEUE_MAX);
         vif = &board->add_vif(config, ram, signals);
-        set_dma(true);
+        {
+            std::lock_guard guard(lock);
+            Pause pause(*board);
+            vif->set_dma(true);
+            board->set_locked_rounds(options.wants_lock);
+        }
         board->start();
     }
     ~Rig() { board->stop(); }

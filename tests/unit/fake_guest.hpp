@@ -182,7 +182,6 @@ class FakeRam final : public GuestMemory {
             return nullptr;
         return std::make_unique<RamWindow>(*this, address, length);
     }
-    bool wants_guest_lock() const override { return wants_lock; }
 
     /// The test's own view.
     uint8_t *at(uint64_t address, size_t length = 1) {
@@ -201,7 +200,7 @@ class FakeRam final : public GuestMemory {
 
     /// Guest memory that is not RAM. To be changed while no core runs.
     std::vector<std::pair<uint64_t, size_t>> holes;
-    bool wants_lock = false;
+    const BigLock *translator = nullptr; ///< a virtual IOMMU: each access needs this lock
     bool racy = false; ///< a hostile guest writes buffers while the device reads them
     std::atomic<uint64_t> accesses{0};
     std::atomic<uint64_t> written_bytes{0};
@@ -252,6 +251,7 @@ class FakeRam final : public GuestMemory {
 
     uint8_t *bytes() { return lines_.front().bytes; }
     bool reachable(uint64_t address, size_t length) const {
+        EXPECT_TRUE(!translator || translator->mine()) << "a translation without the guest lock";
         if (address < base || length > size_ || address - base > size_ - length)
             return false;
         for (auto [start, extent] : holes) {
