@@ -47,7 +47,7 @@ static inline void svio_pool_set_napi(struct page_pool_params *params, struct na
 #define SVIO_TX_BUDGET 256 /* entries that one poll completes */
 #define SVIO_TX_RECLAIM 32 /* entries done when the sender itself asks for a poll */
 #define SVIO_TX_FRAMES 64 /* moderation of send signals */
-#define SVIO_TX_USECS 100
+#define SVIO_TX_USECS 250
 
 #define SVIO_READY_TIMEOUT_US (2 * USEC_PER_SEC)
 #define SVIO_STOP_TIMEOUT_US USEC_PER_SEC

@@ -115,11 +115,19 @@ template <typename Work> bool Core::while_active(Work work) {
         // It changes while the board is paused only, but that may have been since we asked.
         if (locked == board_.locked_rounds())
             result = work();
+        note_waiting();
         leave();
     }
     if (locked)
         board_.lock().unlock();
     return result;
+}
+
+// The outbox and the signals belong to the core while it is active, and else to the holder of the guest lock (a
+// reset empties them): without either the core goes by this note of them. It may be out of date, no more.
+void Core::note_waiting() {
+    frames_wait_ = !outbox_.empty();
+    signals_wait_ = !signals_.empty();
 }
 
 bool Core::step() {
@@ -293,9 +301,9 @@ void Core::collect_signals(bool now_or_never) {
 
 // What needs the guest lock: frames for a netdev, interrupts, news of errors.
 bool Core::flush() {
-    bool sends = board_.port().wants_guest_lock() && !outbox_.empty() && !board_.port().blocked();
+    bool sends = board_.port().wants_guest_lock() && frames_wait_ && !board_.port().blocked();
     bool news = board_.has_error_news();
-    if (signals_.empty() && !sends && !news && !flush_port_)
+    if (!signals_wait_ && !sends && !news && !flush_port_)
         return false;
     board_.lock().lock();
     counters.add(CoreLockTaken);
@@ -314,6 +322,7 @@ bool Core::flush() {
         if (news)
             board_.report_errors();
     }
+    note_waiting();
     board_.lock().unlock();
     return found;
 }
@@ -418,7 +427,7 @@ void Core::sleep() {
         fds[n++] = {wake_fd_, POLLIN, 0};
         if (serves_port_ && !hold_port_ && port.receive_fd() >= 0)
             fds[n++] = {port.receive_fd(), POLLIN, 0};
-        if (!outbox_.empty() && port.send_fd() >= 0)
+        if (frames_wait_ && port.send_fd() >= 0)
             fds[n++] = {port.send_fd(), POLLOUT, 0};
         counters.add(CoreSleeps);
         cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);

@@ -80,6 +80,7 @@ class Core {
     template <typename Work> bool while_active(Work work);
     bool enter();
     void leave();
+    void note_waiting();
     bool step();
     bool serve_send(const Served &served);
     bool serve_receive_port();
@@ -106,6 +107,8 @@ class Core {
     Pace pace_;
     Outbox outbox_;
     std::vector<Signal> signals_;
+    bool frames_wait_ = false; // see note_waiting()
+    bool signals_wait_ = false;
 
     std::mutex backlog_mutex_;
     std::deque<Backlogged> backlog_;

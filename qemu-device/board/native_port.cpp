@@ -59,7 +59,7 @@ std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &err
 
 // ---- batches ----
 
-NativePort::NativePort() : buffer_(batch * SVIO_MESSAGE_MAX) {
+NativePort::NativePort() : buffer_(batch * slot_size) {
     lengths_.reserve(batch);
 }
 

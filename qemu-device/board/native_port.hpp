@@ -3,6 +3,7 @@
 #pragma once
 
 #include "host.hpp"
+#include "svio_abi.h"
 
 #include <memory>
 #include <string>
@@ -27,11 +28,13 @@ class NativePort : public Port {
     NativePort();
     /// Reads up to `batch` frames without waiting, by way of slot() and received().
     virtual void read_batch() = 0;
-    iovec slot(size_t n) { return {buffer_.data() + n * max_frame(), max_frame()}; }
+    iovec slot(size_t n) { return {buffer_.data() + n * slot_size, slot_size}; }
     void received(size_t length) { lengths_.push_back(length); }
     bool blocked_ = false;
 
   private:
+    /// More than any frame, so that one which is too long shows, rather than be cut to a whole one.
+    static constexpr size_t slot_size = SVIO_MESSAGE_MAX + 64;
     std::vector<uint8_t> buffer_;
     std::vector<size_t> lengths_;
     size_t next_ = 0;

@@ -404,6 +404,8 @@ bool Vif::admits(std::span<const uint8_t> frame) {
         reason = SVIO_STAT_DROP_RX_NOT_RUNNING;
     else if (!accepts(frame))
         reason = SVIO_STAT_DROP_RX_FILTER;
+    else if (frame.size() > SVIO_MESSAGE_MAX)
+        reason = SVIO_STAT_DROP_RX_TOO_LONG;
     else
         return true;
     counters.add(reason);

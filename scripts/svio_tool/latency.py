@@ -366,13 +366,15 @@ def tx_rate(sink, sent, seconds):
     """Datagrams per second as the peer saw them, from the first to the last arrival.
 
     The time is never shorter than that for which the guest tried to send: a NIC that stops in the
-    middle is not taken for one that sent fast until then.
+    middle is not taken for one that sent fast until then, and its silence is its longest gap.
     """
     if sink["datagrams"] < 2:
         raise SvioError("Hardly any datagram arrived at the wire peer")
-    span = max((sink["last_ns"] - sink["first_ns"]) / 1e9, seconds)
+    arriving = (sink["last_ns"] - sink["first_ns"]) / 1e9
+    span = max(arriving, seconds)
+    silence = max(sink["longest_gap_ns"] / 1e9, seconds - arriving)
     return {"per_s": sink["datagrams"] / span, "datagrams": sink["datagrams"], "sent": sent,
-            "lost": sent - sink["datagrams"], "seconds": span, "longest_gap_ms": sink["longest_gap_ns"] / 1e6}
+            "lost": sent - sink["datagrams"], "seconds": span, "longest_gap_ms": silence * 1000}
 
 
 def measure(bench, rounds, seed, on_round=lambda cells: None):

@@ -53,14 +53,14 @@ def _states():
     return states
 
 
-def as_root():
-    """The words before a command that needs root."""
+def as_root(wanted):
+    """The words before a command that needs root to install these packages."""
     if os.geteuid() == 0:
         return []
     if shutil.which("sudo"):
         return ["sudo"]
     raise SvioError("Packages are missing and neither root nor sudo is at hand: run as root once: "
-                    "apt-get install " + " ".join(name for name, _ in missing()))
+                    "apt-get install " + " ".join(wanted))
 
 
 def install_command(source, names):
@@ -107,7 +107,7 @@ class PackagesStep(Step):
                 ui.say(f"  {name} {why}: it is upgraded from {host.codename()}-backports")
         source = apt.own_apt()
         source.update(log)
-        root = as_root()
+        root = as_root([name for name, _ in gone])
         ui.say(f"  installing with apt{' (through sudo)' if root else ''}: "
                + " ".join(name for name, _ in gone))
         if root and ui.output(["sudo", "-n", "true"]) is None:
@@ -119,6 +119,9 @@ class PackagesStep(Step):
                 + install_command(source, group)
             log.run(command, "Could not install Debian packages; try by hand: "
                     + shlex.join(root + ["apt-get", "install", *group]))
+        # Root's files, in the user's folder; several hundred MB that are not wanted again.
+        for path in (source.dir / "root-cache/archives").glob("*.deb"):
+            path.unlink()
         still = missing(self.wanted)
         if still:
             raise SvioError(f"After the installation {still[0][0]} still {still[0][1]}: "

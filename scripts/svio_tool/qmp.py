@@ -59,9 +59,8 @@ class LineSocket:
         try:
             self.sock.settimeout(60)
             self.sock.sendall(prefix + json.dumps(value).encode() + b"\n")
-        except OSError as error:
-            self.alive()
-            raise QmpError(f"QEMU does not take commands any more: {error}") from error
+        except OSError:
+            self._lost()
 
     def receive(self, deadline):
         """The next value, or None when the deadline passes."""
@@ -81,9 +80,16 @@ class LineSocket:
             except OSError:
                 data = b""
             if not data:
-                self.alive()
-                raise QmpError("QEMU closed the connection")
+                self._lost()
             self.buffer += data
+
+    def _lost(self):
+        """The other end is gone. A QEMU that dies closes its sockets a moment before its status is known."""
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            self.alive()
+            time.sleep(0.05)
+        raise QmpError("QEMU closed the connection")
 
     def _line(self):
         while True:

@@ -4,6 +4,7 @@ import unittest
 
 import abi
 from case import DeviceCase
+from machine import Function
 from wires import MAC, PEER, Background, flood, frame
 
 STATES = ("fresh", "negotiated", "running", "posted", "failed", "held back", "flooded", "stopped queues")
@@ -19,14 +20,26 @@ class Resets(DeviceCase):
 
     def function_level_reset(self):
         self.function.function_level_reset()
+        self.after_reset()
         self.reassign()
 
     def system_reset(self):
         self.machine.qmp.command("system_reset")
         self.assertIsNotNone(self.machine.qmp.wait_event("RESET"))
+        self.after_reset()
         self.reassign()
 
+    def after_reset(self):
+        """A test may want to look before anything is set up again."""
+
+    @property
+    def bridge(self):
+        return Function(self.machine, 0, 4)
+
     def reassign(self):
+        """What firmware and operating system do after a reset of configuration space."""
+        if self.function.address & 0xff0000 and not self.bridge.config(1, 0x19):
+            self.machine.open_bridge(self.bridge, 1)
         self.assertEqual(self.function.config(2, 4), 0, "configuration space is reset, too")
         self.assertEqual(self.function.config(4, 0x10) & ~0xf, 0)
         self.function.assign()
@@ -54,7 +67,8 @@ class Resets(DeviceCase):
             return sender
         elif state == "flooded":
             sender = flood(self.wire)
-            self.wait(lambda: sender.sent > 100, "traffic")
+            # More than there are buffers for: the last ones are held back.
+            self.wait_counter(self.full + 1, "receive", "full")
             return sender
         elif state == "stopped queues":
             driver.send.disable()
@@ -120,8 +134,10 @@ class Resets(DeviceCase):
                 with Background(self.wire, [frame(60, n) for n in range(5)]) as sender:
                     self.wait(lambda: sender.sent == 5, "the frames are sent")
                     self.wait_counter(full + 1, "receive", "full")
+                    # At once, and not only when the next driver comes.
+                    self.after_reset = lambda: self.wait_counter(dropped + 5, "drop_rx_not_running")
                     reset()
-                    self.wait_counter(dropped + 5, "drop_rx_not_running")
+                    self.after_reset()
                 self.driver.bring_up()
                 self.check_both()
 
@@ -157,11 +173,9 @@ class Resets(DeviceCase):
     def test_reset_of_the_bus(self):
         """The bridge's secondary bus reset."""
         driver = self.boot(self.kind, pcie_port=True).bring_up()
-        from machine import Function
-        bridge = Function(self.machine, 0, 4)
-        control = bridge.config(2, 0x3e)
-        bridge.config_write(2, 0x3e, control | 0x40)
-        bridge.config_write(2, 0x3e, control)
+        control = self.bridge.config(2, 0x3e)
+        self.bridge.config_write(2, 0x3e, control | 0x40)
+        self.bridge.config_write(2, 0x3e, control)
         self.reassign()
         self.assert_fresh()
         self.check_silence()

@@ -141,7 +141,7 @@ struct RigOptions {
     bool wants_lock = false;
     bool manual_clock = true;
     Mac mac = vif_mac;
-    size_t ram = size_t{24} << 20;
+    size_t ram = size_t{4} << 20;
     VifConfig vif{};
 };
 

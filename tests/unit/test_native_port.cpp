@@ -4,6 +4,7 @@
 #include "native_port.hpp"
 #include "temp_folder.hpp"
 
+#include <arpa/inet.h>
 #include <cerrno>
 #include <fcntl.h>
 #include <fstream>
@@ -268,6 +269,7 @@ TEST_F(Dgram, ADatagramThatDoesNotFitIsNotCutIntoAFrame) {
     ASSERT_EQ(send_one(*pb, make_frame(SVIO_MESSAGE_MAX + 1, 1)), Verdict::Sent);
     ASSERT_EQ(send_one(*pb, make_frame(60, 2)), Verdict::Sent);
     rig.work();
+    EXPECT_EQ(rig.stat(SVIO_STAT_DROP_RX_TOO_LONG), 1u);
     EXPECT_EQ(rig.rx.take_all(), std::vector<Frame>{make_frame(60, 2)});
 }
 
@@ -301,6 +303,7 @@ struct TapHost {
         ASSERT_NE(port, nullptr);
         socket_fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ether_type));
         ASSERT_GE(socket_fd, 0);
+        set_up(true); // a packet socket bound while it is down would start with an error
         ifreq request{};
         std::strcpy(request.ifr_name, "svio-unit");
         ASSERT_EQ(ioctl(socket_fd, SIOCGIFINDEX, &request), 0);
@@ -309,7 +312,6 @@ struct TapHost {
         address.sll_protocol = htons(ether_type);
         address.sll_ifindex = request.ifr_ifindex;
         ASSERT_EQ(bind(socket_fd, reinterpret_cast<sockaddr *>(&address), sizeof(address)), 0);
-        set_up(true);
         timeval patience = {20, 0};
         setsockopt(socket_fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     }

@@ -40,6 +40,7 @@ std::unique_ptr<Rig> dgram_rig(const RigOptions &options, const std::string &loc
 } // namespace
 
 TEST(Threads, StartAndStopLeaveNothingBehind) {
+    std::thread([] {}).join(); // a sanitizer's own thread comes with the first
     size_t threads = threads_now(), descriptors = descriptors_now();
     for (unsigned cores : {1u, 2u, 16u}) {
         for (unsigned n = 0; n < 10; n++) {
@@ -70,8 +71,8 @@ TEST(Threads, AStoppedBoardStartsAgain) {
         rig.board->start();
         ASSERT_TRUE(eventually([&] { return rig.tx.done() == rig.tx.next; }));
     }
-    EXPECT_EQ(rig.hooks.begun, 42);
     rig.board->stop();
+    EXPECT_EQ(rig.hooks.begun, 42);
     EXPECT_EQ(rig.hooks.ended, 42);
     EXPECT_EQ(rig.sent().size(), 120u);
 }
@@ -192,7 +193,7 @@ TEST(Threads, ResetInALoopUnderTraffic) {
 }
 
 TEST(Threads, NoMessageIsLostBetweenBellAndSleep) {
-    uint64_t messages = under_tsan ? 10'000 : 100'000;
+    uint64_t messages = under_tsan ? 50'000 : 100'000;
     Rig rig(threaded());
     rig.bring_up(16);
     for (uint64_t n = 0; n < messages; n++) {
@@ -218,7 +219,7 @@ TEST(Threads, NoMessageIsLostBetweenBellAndSleep) {
 
 TEST(Threads, NoFrameAndNoSignalIsLostTowardsTheGuest) {
     // The guest waits for signals alone, and rings only when the bell asks.
-    uint64_t messages = under_tsan ? 5'000 : 100'000;
+    uint64_t messages = under_tsan ? 30'000 : 100'000;
     {
         Rig rig(threaded());
         rig.bring_up(16);
@@ -388,7 +389,7 @@ INSTANTIATE_TEST_SUITE_P(CoresAndPolling, TwoBoards,
 
 TEST_P(TwoBoards, EverythingArrivesInOrderUnderFlowControl) {
     auto [cores, poll_us] = GetParam();
-    uint64_t n = under_tsan ? 3'000 : 20'000;
+    uint64_t n = under_tsan ? 10'000 : 20'000;
     TempFolder folder;
     RigOptions options = threaded(cores, poll_us);
     Mac mac_a = vif_mac, mac_b = peer_mac;
