@@ -84,10 +84,12 @@ size_t Board::purge(Vif &vif) {
 }
 
 bool Board::receive(std::span<const uint8_t> frame) {
-    if (paused())
-        return false; // a stopped machine; resume() offers it again
     Vif &vif = *vifs_.front();
     Core &core = core_of(0);
+    // When a machine stops, QEMU offers what waits in its own queues once more and then forgets it: keep it
+    // here.
+    if (paused())
+        return vif.active() && core.push_backlog(vif, frame);
     if (core.behind_backlog())
         return false;
     Vif::Delivery outcome = vif.receive_locked(frame);

@@ -123,8 +123,8 @@ template <typename Work> bool Core::while_active(Work work) {
     return result;
 }
 
-// The outbox and the signals belong to the core while it is active, and else to the holder of the guest lock (a
-// reset empties them): without either the core goes by this note of them. It may be out of date, no more.
+// The outbox and the signals belong to the core while it is active, and else to the holder of the guest lock
+// (a reset empties them): without either the core goes by this note of them. It may be out of date, no more.
 void Core::note_waiting() {
     frames_wait_ = !outbox_.empty();
     signals_wait_ = !signals_.empty();
@@ -256,7 +256,11 @@ bool Core::send_outbox() {
         }
         iov[n++] = {outbox_.data(frame), frame.length};
     }
+    uint32_t purges = outbox_.purges();
     port.send(std::span(iov).first(n), std::span(verdicts).first(n));
+    // A netdev may lead to a card whose interrupt is a write to our registers: a reset inside of send().
+    if (outbox_.purges() != purges)
+        return true;
     size_t dealt = 0;
     for (; dealt < n && verdicts[dealt] != Verdict::Pending; dealt++) {
         VifCounters &vif = frames[dealt].vif->counters;
@@ -311,10 +315,14 @@ bool Core::flush() {
     // With the guest lock nobody can begin a pause, but one may be in force (a stopped machine): then all
     // this waits until it is over.
     if (!board_.paused()) {
-        for (const Signal &signal : signals_)
+        // An MSI-X entry may point at a register: raising may reset this very VIF, which empties signals_.
+        std::vector<Signal> due;
+        due.swap(signals_);
+        for (const Signal &signal : due)
             signal.vif->signals().raise(signal.vector);
-        counters.add(CoreSignalled, signals_.size());
-        signals_.clear();
+        counters.add(CoreSignalled, due.size());
+        due.clear();
+        due.swap(signals_); // its memory
         while (sends && !outbox_.empty() && send_outbox())
             found = true;
         if (std::exchange(flush_port_, false))

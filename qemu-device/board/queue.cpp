@@ -142,17 +142,22 @@ bool Queue::wants_signal() {
     return svio_crossed(at, signal_from_, position());
 }
 
+void Queue::drop_moot_signal() {
+    if (!regs.moderation || !signal_held())
+        return;
+    // Closes the same race as in signal_due(): what we have published must be visible before we read
+    // signal_at, or a driver that armed for it goes to sleep and we forget that it waits.
+    full_fence();
+    if (wants_signal())
+        return;
+    counters.add(SVIO_QSTAT_SIGNALS_SUPPRESSED);
+    signal_from_ = position();
+    held_messages_ = 0;
+}
+
 void Queue::advance(uint32_t n, uint32_t messages, Clock &clock) {
-    if (regs.moderation) {
-        // What was held back and the driver has polled meanwhile needs no signal: time starts anew.
-        if (signal_held() && !wants_signal()) {
-            counters.add(SVIO_QSTAT_SIGNALS_SUPPRESSED);
-            signal_from_ = position();
-            held_messages_ = 0;
-        }
-        if (!signal_held())
-            held_since_ = clock.now();
-    }
+    if (regs.moderation && !signal_held())
+        held_since_ = clock.now();
     position_.store(position() + n, std::memory_order_relaxed);
     held_messages_ += messages;
     counters.add(SVIO_QSTAT_POSTED, n);
@@ -196,6 +201,7 @@ void Outbox::pop(size_t n) {
 }
 
 size_t Outbox::purge(const Vif *vif) {
+    purges_++;
     frames_.erase(frames_.begin(), frames_.begin() + static_cast<ptrdiff_t>(head_));
     head_ = 0;
     size_t gone = std::erase_if(frames_, [vif](const Staged &f) { return f.vif == vif; });
@@ -263,6 +269,9 @@ size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t 
         uint32_t entries = read_message(memory, outbox.tail(), length);
         if (entries == 0)
             break;
+        // Before the first alone: from then on position() is ahead of what is published.
+        if (taken == 0)
+            drop_moot_signal();
         outbox.push(&vif, length);
         counters.add(SVIO_QSTAT_BYTES, length);
         if (entries > 1)
@@ -297,6 +306,7 @@ ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const 
                                            Clock &clock, uint32_t &missing) {
     uint32_t n = 0;
     size_t found = 0;
+    drop_moot_signal();
     while (found < frame.size()) {
         if (n == SVIO_CHAIN_MAX || n == regs.size || (n == 1 && !chains))
             return Result::TooLong;

@@ -60,6 +60,9 @@ class Queue {
     bool load_flags(uint32_t position, uint32_t &flags);
     bool load_entry(uint32_t position, svio_entry &entry);
     bool store_word(Window &window, size_t offset, uint32_t value);
+    /// What was held back and the driver has polled meanwhile needs no signal: the time of what completes
+    /// from here on starts anew. Only while all up to position() is published.
+    void drop_moot_signal();
     /// Completed up to position() + n. Must come after the data is visible.
     void advance(uint32_t n, uint32_t messages, Clock &clock);
     bool is_posted(uint32_t position, uint32_t flags) const {
@@ -105,12 +108,15 @@ class Outbox {
     void pop(size_t n);
     /// Removes all frames of a VIF and tells how many.
     size_t purge(const class Vif *vif);
+    /// How often purge() was called: what frames() gave before the last one is stale.
+    uint32_t purges() const { return purges_; }
 
   private:
     std::vector<uint8_t> slab_;
     std::vector<Staged> frames_;
     size_t head_ = 0;
     size_t used_ = 0;
+    uint32_t purges_ = 0;
 };
 
 class SendQueue : public Queue {

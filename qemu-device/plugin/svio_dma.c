@@ -24,7 +24,8 @@ static bool svio_dma_copy(SvioNic *nic, uint64_t address, void *host, size_t len
         MemoryRegion *mr = address_space_translate(as, address, &offset, &piece, is_write, ram_only);
         void *ram;
 
-        if (!memory_access_is_direct(mr, is_write, ram_only)) {
+        /* Asked as for a write: ROM could be read, but it is no RAM either. */
+        if (!memory_access_is_direct(mr, true, ram_only)) {
             return false;
         }
         ram = qemu_map_ram_ptr(mr->ram_block, offset);

@@ -108,7 +108,8 @@ static void svio_reset_hold(Object *obj, ResetType type) {
     svio_dma_update(nic, false);
     svio_board_reset(nic->board, 0);
     svio_board_resume(nic->board);
-    /* What was held back for want of buffers is dropped now, rather than when bus mastering comes on again. */
+    /* What was held back for want of buffers is dropped now, rather than when bus mastering comes on again.
+     */
     svio_board_receive_ready(nic->board);
 }
 

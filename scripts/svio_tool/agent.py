@@ -141,9 +141,9 @@ class GuestProcess:
         return self.result
 
     def kill(self, number=9):
-        """End it with its children (the shell that runs the command is its parent)."""
-        script = (f"for c in $(pgrep -P {self.pid}); do kill -{number} $c; done; "
-                  f"kill -{number} {self.pid}; true")
+        """End it with all that it started (the shell that runs the command is their parent)."""
+        script = ("all() { local c; echo $1; for c in $(cat /proc/$1/task/*/children); do all $c; done; }; "
+                  f"kill -{number} $(all {self.pid} 2>/dev/null); true")
         try:
             self.agent.run(script, timeout=30, check=False)
         except (GuestError, QmpError):

@@ -18,6 +18,7 @@ class Driver:
         self.table = function.bars[abi.SVIO_BAR_MSIX] + abi.SVIO_MSIX_TABLE_OFFSET
         self.pba = function.bars[abi.SVIO_BAR_MSIX] + abi.SVIO_MSIX_PBA_OFFSET
         self.next_free = memory
+        self.iova = 0  # what the device adds to reach an address, behind an IOMMU
         self.words = self.allocate(4096)
         self.send = self.receive = None
 
@@ -112,7 +113,10 @@ class Driver:
         self.function.enable_msix()
 
     def set_vector(self, vector, masked=False):
-        entry = struct.pack("<QII", self.words + 4 * vector, vector + 1, int(masked))
+        self.point_vector(vector, self.words + 4 * vector + self.iova, vector + 1, masked)
+
+    def point_vector(self, vector, address, data, masked=False):
+        entry = struct.pack("<QII", address, data, int(masked))
         at = self.table + 16 * vector
         for offset in range(0, 16, 4):
             self.qtest.store(4, at + offset, struct.unpack_from("<I", entry, offset)[0])
@@ -173,8 +177,8 @@ class Queue:
         self.driver.write(self.register(register), value)
 
     def configure(self, base=None, event=None, size=None):
-        base = self.base if base is None else base
-        event = self.event if event is None else event
+        base = self.base + self.driver.iova if base is None else base
+        event = self.event + self.driver.iova if event is None else event
         for register, value in (
                 (abi.SVIO_QUEUE_BASE_LO, base), (abi.SVIO_QUEUE_BASE_HI, base >> 32),
                 (abi.SVIO_QUEUE_EVENT_LO, event), (abi.SVIO_QUEUE_EVENT_HI, event >> 32),
@@ -252,13 +256,13 @@ class SendQueue(Queue):
         self.used = 0
 
     def buffer(self, data):
-        """The address of a copy of `data`; good until a ring of later messages."""
+        """The address (for the device) of a copy of `data`; good until a ring of later messages."""
         if self.used + len(data) > self.ARENA:
             self.used = 0
         at = self.arena + self.used
         self.qtest.write(at, data)
         self.used += len(data) + 63 & ~63
-        return at
+        return at + self.driver.iova
 
     @property
     def done(self):
@@ -298,7 +302,7 @@ class ReceiveQueue(Queue):
         self.next = 0
 
     def buffer(self, position):
-        return self.buffers + (position & self.size - 1) * self.length
+        return self.buffers + (position & self.size - 1) * self.length + self.driver.iova
 
     def flags(self, position):
         return abi.SVIO_ENTRY_POSTED if abi.lap(position, self.size) else abi.SVIO_ENTRY_DONE
@@ -331,7 +335,7 @@ class ReceiveQueue(Queue):
                 return None
             assert entry["flags"] & ~abi.SVIO_ENTRY_MORE in (0, abi.SVIO_ENTRY_POSTED | abi.SVIO_ENTRY_DONE)
             assert entry["len"] <= self.length
-            data += self.qtest.read(entry["addr"], entry["len"])
+            data += self.qtest.read(entry["addr"] - self.driver.iova, entry["len"])
             at = at + 1 & 0xffffffff
             if not entry["flags"] & abi.SVIO_ENTRY_MORE:
                 break

@@ -34,7 +34,9 @@ struct Ring {
         return entry;
     }
     uint32_t lap_flag(uint32_t position, uint32_t flag) const { return svio_lap(position, size) ? flag : 0; }
-    uint32_t flags(uint32_t position) const { return ram->word(entry_at(position) + offsetof(svio_entry, flags)); }
+    uint32_t flags(uint32_t position) const {
+        return ram->word(entry_at(position) + offsetof(svio_entry, flags));
+    }
     void set_flags(uint32_t position, uint32_t flags) {
         ram->set_word(entry_at(position) + offsetof(svio_entry, flags), flags);
     }
@@ -45,7 +47,9 @@ struct Ring {
         entry.len = length;
         std::memcpy(ram->at(entry_at(position)), &entry, offsetof(svio_entry, flags));
     }
-    void set_signal_at(uint32_t position) { ram->set_word(event + offsetof(svio_queue_event, signal_at), position); }
+    void set_signal_at(uint32_t position) {
+        ram->set_word(event + offsetof(svio_queue_event, signal_at), position);
+    }
     uint32_t bell_at() const { return ram->word(event + offsetof(svio_queue_event, bell_at)); }
     uint32_t done() const { return ram->word(event + offsetof(svio_queue_event, done)); }
     /// After posting [from, next): must the driver ring?
@@ -80,7 +84,8 @@ struct SendRing : Ring {
             ASSERT_LE(length, buffer_size);
             std::memcpy(ram->at(buffer_at(next), length), frame.data() + at, length);
             fill(next, buffer_at(next), length);
-            flags.push_back(lap_flag(next, SVIO_ENTRY_POSTED) | (at + length < frame.size() ? SVIO_ENTRY_MORE : 0));
+            flags.push_back(lap_flag(next, SVIO_ENTRY_POSTED) |
+                            (at + length < frame.size() ? SVIO_ENTRY_MORE : 0));
             at += length;
             next++;
         }
@@ -162,8 +167,8 @@ class Rig {
         polled = dynamic_cast<PolledPort *>(port.get());
         Clock &source = options.manual_clock ? static_cast<Clock &>(clock) : real_clock;
         board = std::make_unique<Board>(
-            BoardConfig{.cores = options.cores, .poll_us = options.poll_us, .threads = options.threads}, lock, source,
-            hooks, std::move(port));
+            BoardConfig{.cores = options.cores, .poll_us = options.poll_us, .threads = options.threads}, lock,
+            source, hooks, std::move(port));
         if (push)
             push->board = board.get();
         VifConfig config = options.vif;

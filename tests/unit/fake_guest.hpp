@@ -32,14 +32,10 @@ inline constexpr bool under_tsan = true;
 #else
 inline constexpr bool under_tsan = false;
 #endif
-#if defined(__SANITIZE_ADDRESS__)
-inline constexpr bool under_asan = true;
-#else
-inline constexpr bool under_asan = false;
-#endif
 
 /// A frame whose every byte follows from its length and `sequence`.
-inline Frame make_frame(size_t length, uint64_t sequence, const Mac &to = vif_mac, const Mac &from = peer_mac) {
+inline Frame make_frame(size_t length, uint64_t sequence, const Mac &to = vif_mac,
+                        const Mac &from = peer_mac) {
     Frame frame(length);
     for (size_t i = 0; i < length; i++)
         frame[i] = static_cast<uint8_t>(sequence * 131 + i * 7 + (i >> 8));
@@ -79,8 +75,12 @@ inline size_t entries_of(const char *folder) {
         n++;
     return n;
 }
-inline size_t threads_now() { return entries_of("/proc/self/task"); }
-inline size_t descriptors_now() { return entries_of("/proc/self/fd"); }
+inline size_t threads_now() {
+    return entries_of("/proc/self/task");
+}
+inline size_t descriptors_now() {
+    return entries_of("/proc/self/fd");
+}
 
 /// QEMU's big lock.
 class BigLock final : public GuestLock {
@@ -161,9 +161,12 @@ class FakeRam final : public GuestMemory {
   public:
     static constexpr uint64_t base = 0x1'2340'0000;
 
-    explicit FakeRam(size_t size, bool direct = true) : lines_((size + 63) / 64), size_(size), direct_(direct) {}
+    explicit FakeRam(size_t size, bool direct = true)
+        : lines_((size + 63) / 64), size_(size), direct_(direct) {}
 
     bool read(uint64_t address, void *to, size_t length) override {
+        if (on_read)
+            on_read(address);
         accesses++;
         if (!reachable(address, length))
             return false;
@@ -200,7 +203,8 @@ class FakeRam final : public GuestMemory {
 
     /// Guest memory that is not RAM. To be changed while no core runs.
     std::vector<std::pair<uint64_t, size_t>> holes;
-    const BigLock *translator = nullptr; ///< a virtual IOMMU: each access needs this lock
+    const BigLock *translator = nullptr;           ///< a virtual IOMMU: each access needs this lock
+    std::function<void(uint64_t address)> on_read; ///< what the guest does while the device reads a buffer
     bool racy = false; ///< a hostile guest writes buffers while the device reads them
     std::atomic<uint64_t> accesses{0};
     std::atomic<uint64_t> written_bytes{0};
@@ -212,7 +216,8 @@ class FakeRam final : public GuestMemory {
 
     class RamWindow final : public Window {
       public:
-        RamWindow(FakeRam &ram, uint64_t address, size_t length) : ram_(ram), address_(address), length_(length) {
+        RamWindow(FakeRam &ram, uint64_t address, size_t length)
+            : ram_(ram), address_(address), length_(length) {
             ram_.windows_++;
         }
         ~RamWindow() override { ram_.windows_--; }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/// Two wires for tests: one that pushes and wants the guest lock, as a QEMU netdev, and one that a core polls.
+/// Two wires for tests: one that pushes and wants the guest lock, as a QEMU netdev, and one that a core
+/// polls.
 #pragma once
 
 #include "fake_guest.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/// A guest that means harm: random entries, event words, registers, doorbells and commands. The board must neither
-/// crash nor hang nor leave its RAM, and must work again after a reset. SVIO_SEED=n repeats a run.
+/// A guest that means harm: random entries, event words, registers, doorbells and commands. The board must
+/// neither crash nor hang nor leave its RAM, and must work again after a reset. SVIO_SEED=n repeats a run.
 #include "driver.hpp"
 
 #include <cstdlib>
@@ -17,7 +17,8 @@ class Hostile {
     Hostile(Rig &rig, uint64_t seed) : rig_(rig), random_(seed) {}
 
     void one() {
-        // A queue in error does nothing: often enough it is started anew, so that there is something to attack.
+        // A queue in error does nothing: often enough it is started anew, so that there is something to
+        // attack.
         for (unsigned direction : {SVIO_SEND, SVIO_RECEIVE}) {
             uint32_t state = SVIO_QUEUE_STATE_OF(rig_.queue(direction, SVIO_QUEUE_STATE));
             errors += state == SVIO_QUEUE_ERROR;
@@ -28,15 +29,33 @@ class Hostile {
         case 0:
         case 1:
         case 2:
-        case 3: entry(below(2) ? static_cast<Ring &>(rig_.tx) : rig_.rx); break;
-        case 4: event_words(below(2) ? static_cast<Ring &>(rig_.tx) : rig_.rx); break;
-        case 5: registers(); break;
-        case 6: setup(); break;
-        case 7: command(); break;
-        case 8: rig_.write(SVIO_BELL(0, below(2)), 1); break;
-        case 9: rig_.tx.post(make_frame(14 + below(500), below(1000))); break;
-        case 10: rig_.rx.post_one(1 + below(2048)); break;
-        default: ram_noise(); break;
+        case 3:
+            entry(below(2) ? static_cast<Ring &>(rig_.tx) : rig_.rx);
+            break;
+        case 4:
+            event_words(below(2) ? static_cast<Ring &>(rig_.tx) : rig_.rx);
+            break;
+        case 5:
+            registers();
+            break;
+        case 6:
+            setup();
+            break;
+        case 7:
+            command();
+            break;
+        case 8:
+            rig_.write(SVIO_BELL(0, below(2)), 1);
+            break;
+        case 9:
+            rig_.tx.post(make_frame(14 + below(500), below(1000)));
+            break;
+        case 10:
+            rig_.rx.post_one(1 + below(2048));
+            break;
+        default:
+            ram_noise();
+            break;
         }
     }
     uint32_t below(uint32_t n) { return static_cast<uint32_t>(random_() % n); }
@@ -57,23 +76,30 @@ class Hostile {
     uint64_t any() { return random_(); }
     uint64_t address() {
         switch (below(6)) {
-        case 0: return any();
-        case 1: return 0;
-        case 2: return FakeRam::base + rig_.ram.size() - below(4096);
-        case 3: return FakeRam::base - below(64);
-        default: return FakeRam::base + below(static_cast<uint32_t>(rig_.ram.size()));
+        case 0:
+            return any();
+        case 1:
+            return 0;
+        case 2:
+            return FakeRam::base + rig_.ram.size() - below(4096);
+        case 3:
+            return FakeRam::base - below(64);
+        default:
+            return FakeRam::base + below(static_cast<uint32_t>(rig_.ram.size()));
         }
     }
     uint32_t length() {
         switch (below(6)) {
-        case 0: return static_cast<uint32_t>(any());
-        case 1: return below(2) ? 0 : SVIO_MESSAGE_MAX + below(3) - 1;
-        default: return below(3000);
+        case 0:
+            return static_cast<uint32_t>(any());
+        case 1:
+            return below(2) ? 0 : SVIO_MESSAGE_MAX + below(3) - 1;
+        default:
+            return below(3000);
         }
     }
     void entry(Ring &ring) {
         uint32_t at = below(4) ? ring.next : below(ring.size);
-        ring.ram->at(ring.entry_at(at), 32);
         put64(ring.entry_at(at), address());
         rig_.ram.set_word(ring.entry_at(at) + 8, length());
         for (uint32_t i = 12; i < 28; i += 4)
@@ -103,7 +129,7 @@ class Hostile {
     }
     void setup() {
         unsigned direction = below(2);
-        uint32_t regs[] = {SVIO_QUEUE_BASE_LO, SVIO_QUEUE_EVENT_LO, SVIO_QUEUE_SIZE,  SVIO_QUEUE_VECTOR,
+        uint32_t regs[] = {SVIO_QUEUE_BASE_LO, SVIO_QUEUE_EVENT_LO, SVIO_QUEUE_SIZE,      SVIO_QUEUE_VECTOR,
                            SVIO_QUEUE_CONTROL, SVIO_QUEUE_CONTROL,  SVIO_QUEUE_MODERATION};
         uint32_t reg = regs[below(std::size(regs))];
         uint32_t value = static_cast<uint32_t>(address());
@@ -254,16 +280,18 @@ TEST_P(HostileGuest, AgainstRunningCores) {
             ASSERT_TRUE(eventually([&] {
                 return rig.queue(SVIO_SEND, SVIO_QUEUE_STATE) == (SVIO_QUEUE_ERROR | SVIO_QERR_DMA << 8);
             }));
-            ASSERT_NO_FATAL_FAILURE(expect_works(rig, [&](const Frame &out) {
-                size_t done = rig.tx.next;
-                EXPECT_TRUE(eventually([&] { return rig.tx.done() == done; }));
-                // What was taken leaves when the core has the lock.
-                EXPECT_TRUE(eventually([&] {
-                    std::lock_guard guard(rig.lock);
-                    return !rig.push->sent.empty() && rig.push->sent.back() == out;
-                }));
-            })) << "after "
-                << n;
+            ASSERT_NO_FATAL_FAILURE(
+                expect_works(rig,
+                             [&](const Frame &out) {
+                                 size_t done = rig.tx.next;
+                                 EXPECT_TRUE(eventually([&] { return rig.tx.done() == done; }));
+                                 // What was taken leaves when the core has the lock.
+                                 EXPECT_TRUE(eventually([&] {
+                                     std::lock_guard guard(rig.lock);
+                                     return !rig.push->sent.empty() && rig.push->sent.back() == out;
+                                 }));
+                             }))
+                << "after " << n;
             std::lock_guard guard(rig.lock);
             rig.push->sent.clear();
         }

@@ -211,13 +211,14 @@ TEST_F(Mailbox, MulticastFilter) {
 
     EXPECT_EQ(multicast(SVIO_MC_CLEAR, {}), SVIO_ST_OK);
     for (uint8_t n = 0; n < 60; n += 6)
-        ASSERT_EQ(multicast(SVIO_MC_ADD, {group(n), group(n + 1), group(n + 2), group(n + 3), group(n + 4),
-                                          group(n + 5)}),
+        ASSERT_EQ(multicast(SVIO_MC_ADD,
+                            {group(n), group(n + 1), group(n + 2), group(n + 3), group(n + 4), group(n + 5)}),
                   SVIO_ST_OK);
     EXPECT_EQ(multicast(SVIO_MC_ADD, {group(100), group(101), group(102), group(103), group(104)}),
               SVIO_ST_NO_SPACE);
     EXPECT_FALSE(hears(group(100))) << "none is added then";
-    EXPECT_EQ(multicast(SVIO_MC_ADD, {group(60), group(61), group(62), group(63), group(0), group(1)}), SVIO_ST_OK)
+    EXPECT_EQ(multicast(SVIO_MC_ADD, {group(60), group(61), group(62), group(63), group(0), group(1)}),
+              SVIO_ST_OK)
         << "those that are there already take no space";
     EXPECT_TRUE(hears(group(63)));
     EXPECT_EQ(multicast(SVIO_MC_ADD, {group(64)}), SVIO_ST_NO_SPACE);
@@ -271,7 +272,8 @@ TEST_F(Mailbox, StatsOfTheVifAndOfAPair) {
         std::memcpy(&v, rig.ram.at(data + 8 * n, 8), 8);
         return v;
     };
-    EXPECT_EQ(stats(SVIO_STATS_VIF, 4096, data), std::pair(uint16_t{SVIO_ST_OK}, uint32_t{8 * SVIO_STAT_COUNT}));
+    EXPECT_EQ(stats(SVIO_STATS_VIF, 4096, data),
+              std::pair(uint16_t{SVIO_ST_OK}, uint32_t{8 * SVIO_STAT_COUNT}));
     EXPECT_EQ(value(SVIO_STAT_TX_FRAMES), 1u);
     EXPECT_EQ(value(SVIO_STAT_TX_BYTES), 200u);
     EXPECT_EQ(value(SVIO_STAT_RX_FRAMES), 1u);

@@ -72,8 +72,8 @@ class Dgram : public testing::Test {
 } // namespace
 
 TEST(NativePortParser, SaysWhatItWants) {
-    for (const char *spec : {"", "dgram", "dgram:", "dgram:/a", "dgram:/a,", "dgram:,/b", "dgram:,", "tap", "tap:",
-                             "udp:1,2", ":", "TAP:x", "dgram /a,/b"}) {
+    for (const char *spec : {"", "dgram", "dgram:", "dgram:/a", "dgram:/a,", "dgram:,/b", "dgram:,", "tap",
+                             "tap:", "udp:1,2", ":", "TAP:x", "dgram /a,/b"}) {
         std::string error = error_of(spec);
         EXPECT_NE(error.find("dgram:LOCAL,REMOTE"), std::string::npos) << error;
         EXPECT_NE(error.find("tap:IFNAME"), std::string::npos) << error;
@@ -145,7 +145,8 @@ TEST_F(Dgram, PeerStartedAnewAtTheSamePath) {
     auto pa = a();
     for (uint64_t n = 0; n < 10; n++) {
         auto pb = b();
-        ASSERT_EQ(send_one(*pa, make_frame(60, n)), Verdict::Sent) << "the first frame already reaches the new one";
+        ASSERT_EQ(send_one(*pa, make_frame(60, n)), Verdict::Sent)
+            << "the first frame already reaches the new one";
         ASSERT_EQ(receive_all(*pb), std::vector<Frame>{make_frame(60, n)});
         ASSERT_EQ(send_one(*pb, make_frame(60, n)), Verdict::Sent);
         ASSERT_EQ(receive_all(*pa), std::vector<Frame>{make_frame(60, n)});

@@ -53,8 +53,8 @@ TEST_P(Path, AllLengthsBothWays) {
         ASSERT_EQ(rig->sent().back(), out);
     }
     EXPECT_EQ(drops(), 0u);
-    EXPECT_EQ(rig->core_stat(CoreSwitched), rig->stat(SVIO_STAT_TX_FRAMES) +
-                                                (GetParam() ? rig->stat(SVIO_STAT_RX_FRAMES) : 0));
+    EXPECT_EQ(rig->core_stat(CoreSwitched),
+              rig->stat(SVIO_STAT_TX_FRAMES) + (GetParam() ? rig->stat(SVIO_STAT_RX_FRAMES) : 0));
 }
 
 TEST_P(Path, EachDropOfSendingHasItsName) {
@@ -262,7 +262,8 @@ TEST_F(Pushing, TheNetdevMayAnswerInsideOfSend) {
     rig.tx.post(make_frame(60, 1));
     rig.work();
     EXPECT_EQ(rig.sent().size(), 1u);
-    EXPECT_EQ(rig.rx.take_all(), (std::vector<Frame>{make_frame(60, 4003), make_frame(60, 4002), make_frame(60, 4001)}));
+    EXPECT_EQ(rig.rx.take_all(),
+              (std::vector<Frame>{make_frame(60, 4003), make_frame(60, 4002), make_frame(60, 4001)}));
 }
 
 TEST_F(Pushing, ABusyQueueGoesTheWayOfTheBacklogInOrder) {
@@ -277,7 +278,8 @@ TEST_F(Pushing, ABusyQueueGoesTheWayOfTheBacklogInOrder) {
     EXPECT_FALSE(rig.rx.ready());
     rig.work();
     EXPECT_TRUE(rig.push->held.empty()) << "the port is asked again";
-    EXPECT_EQ(rig.rx.take_all(), (std::vector<Frame>{make_frame(60, 0), make_frame(60, 1), make_frame(60, 2)}));
+    EXPECT_EQ(rig.rx.take_all(),
+              (std::vector<Frame>{make_frame(60, 0), make_frame(60, 1), make_frame(60, 2)}));
     EXPECT_EQ(rig.core_stat(CoreBacklogged), 1u);
     EXPECT_EQ(rig.stat(SVIO_STAT_RX_FRAMES), 3u);
 }

@@ -241,7 +241,6 @@ TEST_P(Receiving, EmptyBufferAndBadAddressAreErrorsOfThisQueueAlone) {
 }
 
 TEST_P(Receiving, HeadIsPublishedLast) {
-    // The window that slows down: look at the ring at each store of a chain.
     rig.bring_up(64, 64);
     rig.rx.post_all();
     Frame frame = make_frame(64 * 6, 1);
@@ -292,7 +291,9 @@ class TracedRam final : public GuestMemory {
     class Traced final : public Window {
       public:
         Traced(TracedRam &owner, std::unique_ptr<Window> inner) : owner_(owner), inner_(std::move(inner)) {}
-        bool load(size_t offset, void *to, size_t length) override { return inner_->load(offset, to, length); }
+        bool load(size_t offset, void *to, size_t length) override {
+            return inner_->load(offset, to, length);
+        }
         bool store(size_t offset, const void *from, size_t length) override {
             owner_.order.push_back(std::to_string(offset / 32) + (offset % 32 == 28 ? " flags" : " entry"));
             return inner_->store(offset, from, length);
@@ -339,28 +340,33 @@ TEST(ReceiveQueue, PositionsWrapAt32Bits) {
             Rig rig({.direct = direct});
             rig.bring_up(size, 64);
             FarReceive queue;
-            queue.regs = {.base = rig.rx.base, .event = rig.rx.event, .size = size, .vector = 3, .moderation = 0};
+            queue.regs = {
+                .base = rig.rx.base, .event = rig.rx.event, .size = size, .vector = 3, .moderation = 0};
             queue.start(rig.ram, 4096);
             uint32_t start = 0u - 7;
             queue.go_to(start, rig.clock);
             rig.rx.next = rig.rx.clean = start;
             for (uint32_t i = 0; i < size; i++)
-                rig.rx.set_flags(start + i, rig.rx.lap_flag(start + i, SVIO_ENTRY_POSTED) ^ SVIO_ENTRY_POSTED);
+                rig.rx.set_flags(start + i,
+                                 rig.rx.lap_flag(start + i, SVIO_ENTRY_POSTED) ^ SVIO_ENTRY_POSTED);
             rig.rx.set_signal_at(0xffffffff);
             unsigned signals = 0;
             for (uint64_t n = 0; n < 30; n++) {
                 uint32_t missing = 99;
                 Frame frame = make_frame(100, n);
-                EXPECT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing), ReceiveQueue::Result::Full);
+                EXPECT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing),
+                          ReceiveQueue::Result::Full);
                 EXPECT_EQ(missing, 0u);
                 rig.rx.post(1);
-                EXPECT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing), ReceiveQueue::Result::Full);
+                EXPECT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing),
+                          ReceiveQueue::Result::Full);
                 EXPECT_EQ(missing, 1u);
                 EXPECT_FALSE(queue.arm_bell(missing));
                 uint32_t from = rig.rx.next;
                 rig.rx.post(1);
                 EXPECT_TRUE(rig.rx.must_ring(from));
-                ASSERT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing), ReceiveQueue::Result::Delivered);
+                ASSERT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing),
+                          ReceiveQueue::Result::Delivered);
                 ASSERT_EQ(rig.rx.take(), frame);
                 bool due = queue.signal_due(rig.clock, false);
                 EXPECT_EQ(due, n == 3) << "position 2^32 - 1 lies in the fourth message";

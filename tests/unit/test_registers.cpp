@@ -68,11 +68,12 @@ const std::map<uint32_t, uint32_t> read_only = {
     {SVIO_QUEUE_REG(0, SVIO_RECEIVE, SVIO_QUEUE_POSITION), 0},
 };
 
-const std::set<uint32_t> write_only = {SVIO_REG_MAILBOX_BELL, SVIO_BELL(0, SVIO_SEND), SVIO_BELL(0, SVIO_RECEIVE)};
+const std::set<uint32_t> write_only = {SVIO_REG_MAILBOX_BELL, SVIO_BELL(0, SVIO_SEND),
+                                       SVIO_BELL(0, SVIO_RECEIVE)};
 
 std::set<uint32_t> read_write() {
-    std::set<uint32_t> all = {SVIO_REG_CONTROL, SVIO_REG_EVENT, SVIO_REG_EVENT_VECTOR, SVIO_REG_DRIVER_FEATURES_LO,
-                              SVIO_REG_DRIVER_FEATURES_HI};
+    std::set<uint32_t> all = {SVIO_REG_CONTROL, SVIO_REG_EVENT, SVIO_REG_EVENT_VECTOR,
+                              SVIO_REG_DRIVER_FEATURES_LO, SVIO_REG_DRIVER_FEATURES_HI};
     for (uint32_t i = 0; i < 64; i += 4)
         all.insert(SVIO_REG_MAILBOX + i);
     for (unsigned direction : {SVIO_SEND, SVIO_RECEIVE}) {
@@ -238,7 +239,8 @@ TEST_F(Registers, QueueStartErrors) {
     EXPECT_EQ(rig.stat(SVIO_STAT_QUEUE_ERRORS), errors);
     // The vector is checked when it is written; the queue checks it once more.
     SendQueue queue;
-    queue.regs = {.base = FakeRam::base, .event = FakeRam::base + 4096, .size = 16, .vector = 9, .moderation = 0};
+    queue.regs = {
+        .base = FakeRam::base, .event = FakeRam::base + 4096, .size = 16, .vector = 9, .moderation = 0};
     queue.start(rig.ram, 4096);
     EXPECT_EQ(queue.state_register(), SVIO_QUEUE_ERROR | SVIO_QERR_CONFIG << 8);
 }
@@ -260,8 +262,8 @@ TEST_F(Registers, AStartClearsTheDevicesWordsAndAStopForgetsPosition) {
 }
 
 TEST_F(Registers, FeatureNegotiation) {
-    uint64_t refused[] = {SVIO_F_CSUM_TX, SVIO_F_SEG_TCP4 | SVIO_F_RX_CHAIN, SVIO_F_SHARED_SIGNALS, 1ULL << 63,
-                          ~0ULL};
+    uint64_t refused[] = {SVIO_F_CSUM_TX, SVIO_F_SEG_TCP4 | SVIO_F_RX_CHAIN, SVIO_F_SHARED_SIGNALS,
+                          1ULL << 63, ~0ULL};
     for (uint64_t features : refused) {
         rig.write(SVIO_REG_DRIVER_FEATURES_LO, static_cast<uint32_t>(features));
         rig.write(SVIO_REG_DRIVER_FEATURES_HI, static_cast<uint32_t>(features >> 32));

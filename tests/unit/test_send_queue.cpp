@@ -73,7 +73,8 @@ const Malformed malformed[] = {
      }},
     {"chain_33", SVIO_QERR_CHAIN, [](Rig &rig) { chain_of(rig, SVIO_CHAIN_MAX + 1, 20); }},
     {"chain_endless", SVIO_QERR_CHAIN, [](Rig &rig) { chain_of(rig, 60, 20, SVIO_ENTRY_MORE); }},
-    {"length_one_entry", SVIO_QERR_LENGTH, [](Rig &rig) { rig.tx.post_raw(FakeRam::base, SVIO_MESSAGE_MAX + 1); }},
+    {"length_one_entry", SVIO_QERR_LENGTH,
+     [](Rig &rig) { rig.tx.post_raw(FakeRam::base, SVIO_MESSAGE_MAX + 1); }},
     {"length_4g", SVIO_QERR_LENGTH, [](Rig &rig) { rig.tx.post_raw(FakeRam::base, UINT32_MAX); }},
     {"length_in_chain", SVIO_QERR_LENGTH,
      [](Rig &rig) {
@@ -86,21 +87,36 @@ const Malformed malformed[] = {
          rig.tx.post_raw(FakeRam::base, UINT32_MAX - 30);
      }},
     {"flags_in_second_entry", SVIO_QERR_FLAGS, [](Rig &rig) { chain_of(rig, 2, 60, SVIO_ENTRY_CSUM); }},
-    // Every bit but POSTED (31), DONE (30, ignored) and MORE (0): unknown, or of a feature that is not offered.
-    {"flag_csum", SVIO_QERR_FLAGS, one_flag<1>},     {"flag_csum_ok", SVIO_QERR_FLAGS, one_flag<2>},
-    {"flag_seg", SVIO_QERR_FLAGS, one_flag<3>},      {"flag_vlan", SVIO_QERR_FLAGS, one_flag<4>},
-    {"flag_hash", SVIO_QERR_FLAGS, one_flag<5>},     {"flag_bit6", SVIO_QERR_FLAGS, one_flag<6>},
-    {"flag_bit7", SVIO_QERR_FLAGS, one_flag<7>},     {"flag_bit8", SVIO_QERR_FLAGS, one_flag<8>},
-    {"flag_bit9", SVIO_QERR_FLAGS, one_flag<9>},     {"flag_bit10", SVIO_QERR_FLAGS, one_flag<10>},
-    {"flag_bit11", SVIO_QERR_FLAGS, one_flag<11>},   {"flag_bit12", SVIO_QERR_FLAGS, one_flag<12>},
-    {"flag_bit13", SVIO_QERR_FLAGS, one_flag<13>},   {"flag_bit14", SVIO_QERR_FLAGS, one_flag<14>},
-    {"flag_bit15", SVIO_QERR_FLAGS, one_flag<15>},   {"flag_bit16", SVIO_QERR_FLAGS, one_flag<16>},
-    {"flag_bit17", SVIO_QERR_FLAGS, one_flag<17>},   {"flag_bit18", SVIO_QERR_FLAGS, one_flag<18>},
-    {"flag_bit19", SVIO_QERR_FLAGS, one_flag<19>},   {"flag_bit20", SVIO_QERR_FLAGS, one_flag<20>},
-    {"flag_bit21", SVIO_QERR_FLAGS, one_flag<21>},   {"flag_bit22", SVIO_QERR_FLAGS, one_flag<22>},
-    {"flag_bit23", SVIO_QERR_FLAGS, one_flag<23>},   {"flag_bit24", SVIO_QERR_FLAGS, one_flag<24>},
-    {"flag_bit25", SVIO_QERR_FLAGS, one_flag<25>},   {"flag_bit26", SVIO_QERR_FLAGS, one_flag<26>},
-    {"flag_bit27", SVIO_QERR_FLAGS, one_flag<27>},   {"flag_bit28", SVIO_QERR_FLAGS, one_flag<28>},
+    // Every bit but POSTED (31), DONE (30, ignored) and MORE (0): unknown, or of a feature that is not
+    // offered.
+    {"flag_csum", SVIO_QERR_FLAGS, one_flag<1>},
+    {"flag_csum_ok", SVIO_QERR_FLAGS, one_flag<2>},
+    {"flag_seg", SVIO_QERR_FLAGS, one_flag<3>},
+    {"flag_vlan", SVIO_QERR_FLAGS, one_flag<4>},
+    {"flag_hash", SVIO_QERR_FLAGS, one_flag<5>},
+    {"flag_bit6", SVIO_QERR_FLAGS, one_flag<6>},
+    {"flag_bit7", SVIO_QERR_FLAGS, one_flag<7>},
+    {"flag_bit8", SVIO_QERR_FLAGS, one_flag<8>},
+    {"flag_bit9", SVIO_QERR_FLAGS, one_flag<9>},
+    {"flag_bit10", SVIO_QERR_FLAGS, one_flag<10>},
+    {"flag_bit11", SVIO_QERR_FLAGS, one_flag<11>},
+    {"flag_bit12", SVIO_QERR_FLAGS, one_flag<12>},
+    {"flag_bit13", SVIO_QERR_FLAGS, one_flag<13>},
+    {"flag_bit14", SVIO_QERR_FLAGS, one_flag<14>},
+    {"flag_bit15", SVIO_QERR_FLAGS, one_flag<15>},
+    {"flag_bit16", SVIO_QERR_FLAGS, one_flag<16>},
+    {"flag_bit17", SVIO_QERR_FLAGS, one_flag<17>},
+    {"flag_bit18", SVIO_QERR_FLAGS, one_flag<18>},
+    {"flag_bit19", SVIO_QERR_FLAGS, one_flag<19>},
+    {"flag_bit20", SVIO_QERR_FLAGS, one_flag<20>},
+    {"flag_bit21", SVIO_QERR_FLAGS, one_flag<21>},
+    {"flag_bit22", SVIO_QERR_FLAGS, one_flag<22>},
+    {"flag_bit23", SVIO_QERR_FLAGS, one_flag<23>},
+    {"flag_bit24", SVIO_QERR_FLAGS, one_flag<24>},
+    {"flag_bit25", SVIO_QERR_FLAGS, one_flag<25>},
+    {"flag_bit26", SVIO_QERR_FLAGS, one_flag<26>},
+    {"flag_bit27", SVIO_QERR_FLAGS, one_flag<27>},
+    {"flag_bit28", SVIO_QERR_FLAGS, one_flag<28>},
     {"flag_bit29", SVIO_QERR_FLAGS, one_flag<29>},
 };
 
@@ -148,7 +164,8 @@ TEST_P(SendMalformed, StopsTheQueueAtItsHeadAndCarriesWhatWasBefore) {
     EXPECT_EQ(rig.tx.done(), 1u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, SendMalformed, testing::Combine(testing::ValuesIn(malformed), testing::Bool()),
+INSTANTIATE_TEST_SUITE_P(Every, SendMalformed,
+                         testing::Combine(testing::ValuesIn(malformed), testing::Bool()),
                          [](const auto &info) {
                              return std::string(std::get<0>(info.param).name) +
                                     (std::get<1>(info.param) ? "_direct" : "_slow");

@@ -199,6 +199,29 @@ TEST_P(Suppression, TimeStartsAnewAfterThePoll) {
     EXPECT_EQ(tx_signals(), 1u);
 }
 
+// A driver goes to sleep while the device is in the middle of a batch: it has seen nothing of the batch, for
+// the device publishes at its end, and so it must get a signal for it.
+TEST_P(Suppression, ADriverThatArmsInTheMiddleOfABatchIsSignalled) {
+    rig.bring_up();
+    moderate(SVIO_SEND, 64, 50);
+    rig.tx.set_signal_at(rig.tx.next - 1); // NAPI runs, and wants nothing
+    for (unsigned i = 0; i < 3; i++)
+        rig.tx.post(make_frame(60, i));
+    unsigned reads = 0;
+    rig.ram.on_read = [&](uint64_t) {
+        if (++reads != 3)
+            return;
+        ASSERT_EQ(rig.tx.done(), 0u);
+        rig.tx.set_signal_at(0);
+    };
+    rig.work();
+    rig.ram.on_read = nullptr;
+    EXPECT_EQ(rig.tx.done(), 3u);
+    rig.clock.forward(60'000);
+    rig.work();
+    EXPECT_EQ(tx_signals(), 1u);
+}
+
 TEST_P(Suppression, ACoreAboutToSleepSendsWhatItHolds) {
     rig.bring_up();
     moderate(SVIO_SEND, 0, 0xffff);

@@ -82,8 +82,8 @@ class Facts:
 
     def test_facts_log(self):
         for card in self.card.values():
-            self.assertRegex(self.vm.log(), rf"svio 0000:00:{0x10 + card.index:02x}\.0.*: VIF 0000000000000001, "
-                             rf"ABI 1\.0, 1 queue pair, MAC {card.mac}\s")
+            self.assertRegex(self.vm.log(), rf"svio 0000:00:{0x10 + card.index:02x}\.0.*: VIF 0000000000000001"
+                             rf", ABI 1\.0, 1 queue pair, MAC {card.mac}\s")
 
     def test_facts_mtu_limits(self):
         card = self.card["peer"]
@@ -124,7 +124,8 @@ class Facts:
         def agree():
             # The reading itself is a command, and signals may still come: until both stand still.
             before, driver, after = self.vif("peer"), self.ethtool(card), self.vif("peer")
-            board = {f"dev_{name}": after[name] for name in names["SVIO_STATS"] if before[name] == after[name]}
+            board = {f"dev_{name}": after[name] for name in names["SVIO_STATS"]
+                     if before[name] == after[name]}
             for short, queue in (("tx", "send"), ("rx", "receive")):
                 board.update({f"dev_{short}0_{name}": after["queues"]["0"][queue][name]
                               for name in names["SVIO_QSTATS"]})
@@ -267,7 +268,7 @@ class LoadUnload:
         free, slab = self.memory_kib()
         # A card's buffers alone are half a MiB: a leak in each round is far above the noise.
         self.assertLess(memory[0] - free, 6 * 1024, f"KiB free after 5 and all rounds: {memory[0]}, {free}")
-        self.assertLess(slab - memory[1], 2 * 1024, f"KiB of slabs after 5 and all rounds: {memory[1]}, {slab}")
+        self.assertLess(slab - memory[1], 2 * 1024, f"KiB of slabs after 5 and all: {memory[1]}, {slab}")
         self.assertEqual(self.sysfs(card, "carrier"), 1)
         self.assertEqual({name: self.vif(name)["id"] for name in self.card}, ids)
         for other in self.card.values():
@@ -285,7 +286,8 @@ class LoadUnload:
                 card.wire.drain()
                 taken += card.wire.try_send((small if number % 3 else large)[card.name])
             return taken
-        sender = self.start_process("while :; do ping -q -f -w 1 10.88.0.1; ping -q -f -w 1 10.89.0.1; done")
+        sender = self.start_process("while :; do ping -q -f -w 1 10.88.0.1; "
+                                    "ping -q -f -w 1 10.89.0.1; done")
         with Flood(send) as flood:
             self._round()
             seen = flood.sent

@@ -12,7 +12,7 @@ import time
 import unittest
 from contextlib import ExitStack
 
-from svio_tool.vm import Vm
+from svio_tool.vm import Vm, VmDied
 from wires import DEADLINE
 
 # What no test may raise, of the board's counters and of the driver's.
@@ -56,6 +56,7 @@ class VmCase(unittest.TestCase):
     NAME = ""
     KERNEL, MACHINE, SMP = "6.12", "q35", 1
     maxDiff = 2000
+    dead = False
 
     # ---- to be written by a class ----
 
@@ -99,7 +100,13 @@ class VmCase(unittest.TestCase):
         cls.stack.close()
 
     def setUp(self):
-        self.vm.check_alive()
+        if self.dead:
+            self.fail("the VM died in an earlier test")
+        try:
+            self.vm.check_alive()
+        except VmDied:
+            type(self).dead = True
+            raise
         self.old_problems = len(self.vm.kernel_problems())
         self.addCleanup(self._no_new_problems)
 

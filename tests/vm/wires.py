@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The other end of a wire: frames by hand, the peer program, a second card of the same VM, the user network."""
+"""The other end of a wire: frames by hand, the peer program, a second card, the user network."""
 import random
 import select
 import socket

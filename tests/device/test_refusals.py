@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What cannot work is refused at once, with a sentence that says why."""
+import re
+import tempfile
+import unittest
+from pathlib import Path
+
+from case import DeviceCase
+from machine import OTHER_VERSION, PLUGIN, run_to_end
+from svio_tool import ui
+from svio_tool.qmp import QmpError
+
+
+class CommandLine(unittest.TestCase):
+    def refused(self, sentence, *arguments, **options):
+        status, said = run_to_end(*arguments, **options)
+        self.assertGreater(status, 0, f"refused, and not crashed (status {status}): {said}")
+        self.assertRegex(said, sentence)
+        self.assertNotRegex(said, r"(?i)assert|undefined symbol|terminate called")
+
+    def device(self, options, sentence, *before):
+        self.refused(sentence, *before, "-device", "svio-nic" + options)
+
+    def test_properties(self):
+        for options, sentence in (
+                (",cores=0", r"cores=0 is not between 1 and 16"),
+                (",cores=17", r"cores=17 is not between 1 and 16"),
+                (",cores=4294967295", r"cores=4294967295 is not between 1 and 16"),
+                (",cores=x", r"cores"),
+                (",queue-size=100", r"queue-size=100 is not a power of two between 16 and 4096"),
+                (",queue-size=8", r"queue-size=8 is not a power of two"),
+                (",queue-size=8192", r"queue-size=8192 is not a power of two"),
+                (",queue-size=0", r"queue-size=0 is not a power of two"),
+                (",poll-us=1000001", r"poll-us=1000001 is more than 1000000"),
+                (",mac=hello", r"mac"),
+                (",netdev=nowhere", r"nowhere"),
+                (",color=red", r"color")):
+            with self.subTest(options):
+                self.device(options, sentence)
+
+    def test_netdev_and_port(self):
+        self.device(",netdev=n0,port=dgram:/tmp/a,,/tmp/b", r"netdev= and port= exclude each other",
+                    "-netdev", "user,id=n0")
+
+    def test_ports(self):
+        with tempfile.TemporaryDirectory(prefix="svio-device-") as folder:
+            plain = Path(folder) / "plain"
+            plain.write_text("not a socket")
+            for port, sentence in (
+                    ("", r"port= is not one of dgram:LOCAL,REMOTE"),
+                    ("serial:0", r"port=serial:0 is not one of dgram:LOCAL,REMOTE \(two socket paths\) and tap"),
+                    ("dgram:", r"is not one of"), ("dgram:/tmp/a", r"is not one of"),
+                    ("dgram:/tmp/a,,", r"is not one of"), ("dgram:,,/tmp/b", r"is not one of"),
+                    ("tap:", r"is not one of"),
+                    (f"dgram:{folder}/no/such/folder,,/tmp/b", r"cannot bind the socket .*No such file"),
+                    (f"dgram:{plain},,/tmp/b", r"cannot bind the socket .*in use"),
+                    (f"dgram:/tmp/{'a' * 110},,/tmp/b", r"longer than the 107 bytes"),
+                    ("tap:averyveryverylongname", r"is too long")):
+                with self.subTest(port):
+                    self.device(f",port={port}", sentence)
+            self.assertEqual(plain.read_text(), "not a socket", "a file in the way is not removed")
+
+    def test_plugin_argument(self):
+        self.refused(r"takes no arguments \(\"cores=2\"\); the device does", plugin=f"{PLUGIN},cores=2")
+
+    def test_plugin_for_another_qemu(self):
+        self.assertTrue(OTHER_VERSION.exists(), OTHER_VERSION)
+        found = re.search(r"version (\d+\.\d+\.\d+)", ui.output(["qemu-system-x86_64", "--version"]))[1]
+        self.refused(rf"built for QEMU 9\.9\.9 and cannot be used with QEMU {re.escape(found)} .*"
+                     r"run \"scripts/svio setup\"", plugin=OTHER_VERSION)
+
+    def test_plugin_without_its_other_half(self):
+        with tempfile.TemporaryDirectory(prefix="svio-device-") as folder:
+            alone = Path(folder) / "svio.so"
+            alone.write_bytes(PLUGIN.read_bytes())
+            self.refused(r"cannot open svio-adapter\.so beside the plugin", plugin=alone)
+
+
+class Monitor(DeviceCase):
+    SENTENCE = r"svio-nic cannot be migrated or saved yet: remove the device first \(device_del\)"
+
+    def test_migration_and_snapshots(self):
+        self.boot().bring_up()
+        target = Path(self.folder) / "state"
+        for uri in (f"exec:cat>{target}", f"file:{target}"):
+            with self.assertRaisesRegex(QmpError, self.SENTENCE):
+                self.machine.qmp.command("migrate", {"uri": uri})
+        self.assertRegex(self.machine.hmp("savevm now"), self.SENTENCE)
+        self.assertRegex(self.machine.hmp("migrate -d exec:cat>/dev/null"), self.SENTENCE)
+        self.assertFalse(target.exists())
+        self.check_both()
+
+    def test_refused_while_running(self):
+        """device_add with nonsense leaves the machine, its netdevs and its threads as they were."""
+        self.boot(pcie_port=True, extra=["-netdev", "user,id=n1", "-device",
+                                         "pcie-root-port,id=rp1,bus=pcie.0,addr=0x6,chassis=2,slot=2"]).bring_up()
+        threads = self.machine.threads()
+        for options, sentence in (({"cores": 0}, "cores=0"), ({"queue-size": 3}, "queue-size=3"),
+                                  ({"port": "x"}, "port=x"), ({"netdev": "n1", "port": "dgram:a,b"}, "exclude"),
+                                  ({"netdev": "n0"}, "n0")):
+            with self.assertRaisesRegex(QmpError, sentence):
+                self.machine.qmp.command("device_add", {"driver": "svio-nic", "id": "svio1", "bus": "rp1", **options})
+            self.assertEqual(self.machine.threads(), threads)
+        self.machine.qmp.command("device_add", {"driver": "svio-nic", "id": "svio1", "bus": "rp1", "netdev": "n1"})
+        self.assertEqual(len(self.machine.threads()), len(threads) + 1)
+        self.check_both()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Frames that arrive in the guest, byte by byte: tcpdump there, read here."""
+import re
+import struct
+
+from case import wait_for
+from wires import DEADLINE
+
+
+def parse_pcap(data):
+    """The frames of a capture file as far as they are whole."""
+    assert data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1"), "no capture file"
+    found, at = [], 24
+    while at + 16 <= len(data):
+        length, = struct.unpack_from("<I", data, at + 8)
+        if at + 16 + length > len(data):
+            break
+        found.append(data[at + 16:at + 16 + length])
+        at += 16 + length
+    return found
+
+
+class Capture:
+    """with Capture(vm, dev, filter) as capture: ...; capture.frames() has what came in so far."""
+
+    number = 0
+
+    def __init__(self, vm, dev, words, promiscuous=False):
+        self.vm, self.dev, self.words, self.promiscuous = vm, dev, words, promiscuous
+        Capture.number += 1
+        self.path = f"/tmp/capture{Capture.number}"
+
+    def __enter__(self):
+        mode = "" if self.promiscuous else "-p"
+        # Only what comes in; each frame is written at once.
+        self.process = self.vm.spawn(f"exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 -s 0 {mode} "
+                                     f"-i {self.dev} -w {self.path} {self.words} 2>{self.path}.err")
+        wait_for(lambda: "listening on" in self.vm.run(f"cat {self.path}.err", check=False).out,
+                 "tcpdump listens")
+        return self
+
+    def frames(self):
+        data = self.vm.get(self.path)
+        return parse_pcap(data) if len(data) >= 24 else []
+
+    def wait_frames(self, count):
+        """Exactly this many, in their order; more would be seen as well."""
+        found = []
+
+        def there():
+            found[:] = self.frames()
+            return len(found) >= count
+        wait_for(there, lambda: f"{count} frames captured, now {len(found)}", DEADLINE)
+        return found
+
+    def __exit__(self, *ignored):
+        self.process.kill(2)
+        result = self.process.wait(DEADLINE)
+        said = self.vm.run(f"cat {self.path}.err; rm -f {self.path} {self.path}.err").out
+        lost = re.search(r"(\d+) packets? dropped by kernel", said)
+        assert lost and lost[1] == "0", f"tcpdump ({result.rc}) lost frames itself: {said}"
