@@ -59,7 +59,7 @@ def _macros(text, known):
 
 
 def _fields(body):
-    """(name, format) of each member; the only union of the header is 40 bytes of which `raw` is one reading."""
+    """(name, format) of each member; the header's only union is taken as its member `raw`."""
     union = re.search(r"\bunion \{.*?\} u;", body, re.S)
     if union:
         size = re.search(r"__u8 raw\[(\d+)\]", union[0])[1]

@@ -117,8 +117,8 @@ class DeviceCase(unittest.TestCase):
         no_vector = [abi.SVIO_REG_EVENT_VECTOR]
         for direction in (abi.SVIO_SEND, abi.SVIO_RECEIVE):
             zero += [abi.SVIO_QUEUE_REG(0, direction, register) for register in (
-                abi.SVIO_QUEUE_BASE_LO, abi.SVIO_QUEUE_BASE_HI, abi.SVIO_QUEUE_EVENT_LO, abi.SVIO_QUEUE_EVENT_HI,
-                abi.SVIO_QUEUE_SIZE, abi.SVIO_QUEUE_CONTROL, abi.SVIO_QUEUE_STATE, abi.SVIO_QUEUE_POSITION,
+                abi.SVIO_QUEUE_BASE_LO, abi.SVIO_QUEUE_BASE_HI, abi.SVIO_QUEUE_EVENT_LO,
+                abi.SVIO_QUEUE_EVENT_HI, abi.SVIO_QUEUE_SIZE, abi.SVIO_QUEUE_CONTROL, abi.SVIO_QUEUE_STATE, abi.SVIO_QUEUE_POSITION,
                 abi.SVIO_QUEUE_MODERATION)]
             no_vector.append(abi.SVIO_QUEUE_REG(0, direction, abi.SVIO_QUEUE_VECTOR))
         for register in zero:

@@ -83,7 +83,8 @@ class Machine:
             command = base_command(self.folder, machine) + [
                 "-qtest", f"unix:{self.folder}/qtest", "-qtest-log", "none",
                 "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", *arguments]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log,
+                                            stderr=self.log)
             listener.settimeout(0.2)
             self.qtest = Qtest(self._accept(listener), self.alive)
             self.qmp = QmpClient(self.folder / "qmp", DEADLINE, self.alive)

@@ -8,7 +8,8 @@ import os
 import select
 import time
 
-DEADLINE = float(os.environ.get("SVIO_DEADLINE", 60))  # seconds; not a measure of speed, what takes longer hangs
+# Seconds. Not a measure of speed: what takes longer hangs.
+DEADLINE = float(os.environ.get("SVIO_DEADLINE", 60))
 
 
 class QtestError(Exception):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The device touches RAM and nothing else, wherever a driver aims it; with and without an IOMMU (SPEC.md chapter 9)."""
+"""The device touches RAM and nothing else, wherever a driver aims it, IOMMU or not (SPEC.md chapter 9)."""
 import unittest
 
 import abi
@@ -24,7 +24,8 @@ class Addresses(DeviceCase):
             "own registers": bars[0], "own control register": bars[0] + abi.SVIO_REG_CONTROL,
             "own doorbell": bars[0] + abi.SVIO_BELL(0, abi.SVIO_SEND), "own MSI-X table": bars[2],
             "own pending bits": bars[2] + abi.SVIO_MSIX_PBA_OFFSET, "local APIC": 0xfee00000,
-            "I/O APIC": 0xfec00000, "HPET": 0xfed00000, "firmware ROM": ROM_ADDRESS, "ROM's end": (1 << 32) - 30,
+            "I/O APIC": 0xfec00000, "HPET": 0xfed00000, "firmware ROM": ROM_ADDRESS,
+            "ROM's end": (1 << 32) - 30,
             "above 4 GiB": 1 << 32, "above all address bits": 1 << 62, "the last bytes": TOP - 60,
             "wraps around": TOP - 30}
         self.table = self.machine.qtest.read(bars[2], 16 * abi.SVIO_VECTORS)

@@ -32,8 +32,8 @@ class Hotplug(DeviceCase):
         self.assertEqual(Function(self.machine, 1, 0).config(4, 0), 0xffffffff)
 
     def plug(self, **options):
-        self.machine.qmp.command("device_add", {"driver": "svio-nic", "id": "svio0", "bus": "rp0", "mac": MAC_TEXT,
-                                                **options})
+        card = {"driver": "svio-nic", "id": "svio0", "bus": "rp0", "mac": MAC_TEXT}
+        self.machine.qmp.command("device_add", {**card, **options})
         self.function = self.machine.function(bus=1)
         self.function.assign()
         self.driver = Driver(self.function)
@@ -93,7 +93,8 @@ class Hotplug(DeviceCase):
         self.boot(pcie_port=True).bring_up()
         self.unplug()
         self.machine.qmp.command("migrate", {"uri": "exec:cat>/dev/null"})
-        self.wait(lambda: self.machine.qmp.command("query-migrate").get("status") == "completed", "the migration")
+        self.wait(lambda: self.machine.qmp.command("query-migrate").get("status") == "completed",
+                  "the migration")
 
     def test_unplug_by_reset(self):
         """A machine reset carries out what the guest has not."""

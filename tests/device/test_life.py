@@ -163,8 +163,8 @@ class Life(DeviceCase):
             for count in [1] * 30 + [3] * 20 + [50, 60]:
                 driver.receive.post(count)
                 for _ in range(count):
-                    self.assert_frame(self.wait(lambda: driver.receive.take(repost=False), "a held back frame"),
-                                      next(expected))
+                    found = self.wait(lambda: driver.receive.take(repost=False), "a held back frame")
+                    self.assert_frame(found, next(expected))
         vif = self.machine.vif()
         self.assertEqual(vif["drop_rx_no_buffer"] + vif["drop_rx_backlog"], 0)
 

@@ -226,8 +226,7 @@ class UserNetwork(DeviceCase):
         self.driver = Driver(self.function).bring_up()
 
     def expect_matching(self, accept, what):
-        return self.wait(lambda: next((data for data in iter(self.driver.receive.take, None) if accept(data)), None),
-                         what)
+        return self.wait(lambda: next(filter(accept, iter(self.driver.receive.take, None)), None), what)
 
     def test_arp(self):
         for _ in range(20):

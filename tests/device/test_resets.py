@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every reset in every state: afterwards silence, fresh registers, and the device works again (SPEC.md chapter 3)."""
+"""Every reset in every state: afterwards silence and fresh registers, and it works again (SPEC.md chapter 3)."""
 import unittest
 
 import abi

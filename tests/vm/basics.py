@@ -82,7 +82,8 @@ class Facts:
 
     def test_facts_log(self):
         for card in self.card.values():
-            self.assertRegex(self.vm.log(), rf"svio 0000:00:{0x10 + card.index:02x}\.0.*: VIF 0000000000000001"
+            place = f"0000:00:{0x10 + card.index:02x}.0"
+            self.assertRegex(self.vm.log(), rf"svio {place} .*: VIF 0000000000000001"
                              rf", ABI 1\.0, 1 queue pair, MAC {card.mac}\s")
 
     def test_facts_mtu_limits(self):
@@ -267,7 +268,7 @@ class LoadUnload:
                 memory = self.memory_kib()
         free, slab = self.memory_kib()
         # A card's buffers alone are half a MiB: a leak in each round is far above the noise.
-        self.assertLess(memory[0] - free, 6 * 1024, f"KiB free after 5 and all rounds: {memory[0]}, {free}")
+        self.assertLess(memory[0] - free, 6 * 1024, f"KiB free after 5 and all: {memory[0]}, {free}")
         self.assertLess(slab - memory[1], 2 * 1024, f"KiB of slabs after 5 and all: {memory[1]}, {slab}")
         self.assertEqual(self.sysfs(card, "carrier"), 1)
         self.assertEqual({name: self.vif(name)["id"] for name in self.card}, ids)

@@ -33,8 +33,8 @@ class Capture:
     def __enter__(self):
         mode = "" if self.promiscuous else "-p"
         # Only what comes in; each frame is written at once.
-        self.process = self.vm.spawn(f"exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 -s 0 {mode} "
-                                     f"-i {self.dev} -w {self.path} {self.words} 2>{self.path}.err")
+        self.process = self.vm.spawn("exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 -s 0 "
+                                     f"{mode} -i {self.dev} -w {self.path} {self.words} 2>{self.path}.err")
         wait_for(lambda: "listening on" in self.vm.run(f"cat {self.path}.err", check=False).out,
                  "tcpdump listens")
         return self

@@ -240,7 +240,8 @@ class Life:
 
 class Changes:
     def test_change_mtu_under_traffic(self):
-        sizes = [600, 9000, 68, 4000, 1280, 1500]
+        # Below 552 Linux lets TCP's packets be fragmented, and libslirp is not what is tested here.
+        sizes = [600, 9000, 576, 4000, 1280, 1500]
 
         def disturb(number):
             self.run_in(f"ip link set user mtu {sizes[number]}")

@@ -29,10 +29,11 @@ class TestPair(PairCase):
         for name in self.each():
             self.run_in("ip -n A neighbour flush all; ip -n B neighbour flush all")
             before = self.vif(self.PAIRS[name][2])["rx_broadcast"]
-            processes = [self.start_process(f"exec ip netns exec {ns} ping -q -f -W 30 -c 1000 -s {size} {to}")
+            processes = [self.start_process(f"exec ip netns exec {ns} ping -qf -W 30 -c 1000 -s {size} {to}")
                          for size, (ns, _, _, to) in zip((56, 1472), self.ends(name))]
             for process in processes:
-                self.assertIn("1000 packets transmitted, 1000 received, 0% packet loss", process.wait(200).out)
+                self.assertIn("1000 packets transmitted, 1000 received, 0% packet loss",
+                              process.wait(200).out)
             self.assertGreater(self.vif(self.PAIRS[name][2])["rx_broadcast"], before)
 
     def test_broadcast_ping(self):
@@ -53,9 +54,10 @@ class TestPair(PairCase):
             self.ping(name, "-6 -i 0.02 -s 1452 -M do", target=f"fd00:{index}::2")
             self.ping(name, "-6 -f -s 200", 500, target=f"fd00:{index}::2")
             self.tcp_both_ways([f"[fd00:{index}::2]", f"[fd00:{index}::1]"], 6, family=6)
-            local = [self.run_in(f"ip -n {ns} -6 -br address show dev {dev} scope link").split()[2].split("/")[0]
+            local = [self.run_in(f"ip -n {ns} -6 -br address show dev {dev} scope link").split()[2]
                      for ns, dev, _, _ in self.ends(name)]
             self.assertTrue(all(address.startswith("fe80:") for address in local), local)
+            local = [address.split("/")[0] for address in local]
             self.ping(name, "-6 -i 0.02", target=f"{local[1]}%{one}")
             self.tcp_both_ways([f"[{local[1]}%{one}]", f"[{local[0]}%{other}]"], 4, family=6)
 
@@ -89,6 +91,16 @@ class TestPair(PairCase):
             self.ping(name, "-i 0.05 -s 8972")
             self.set_up(name)
 
+    def test_smallest_mtu(self):
+        """68 bytes at both ends: a thousand bytes travel in fragments of 48."""
+        for name in self.each():
+            for ns, dev, _, _ in self.ends(name):
+                self.run_in(f"ip -n {ns} link set {dev} mtu 68")
+            self.ping(name, "-i 0.02 -s 1000", 10)
+            self.tcp_both_ways([end[3] for end in self.ends(name)], 0.125)
+            self.set_up(name)
+            self.ping(name, "-M do -s 1472")
+
     def test_vlan(self):
         for name in self.each():
             index, one, other = self.PAIRS[name]
@@ -114,13 +126,14 @@ class TestPair(PairCase):
             self.ping(name)
 
     def test_multicast_join_and_leave(self):
-        """Datagrams to a group arrive while somebody has joined it, and are filtered by the card otherwise."""
+        """Datagrams to a group arrive while somebody has joined it, otherwise the card filters them."""
         for name in self.each():
             index, one, other = self.PAIRS[name]
             self.run_in(f"ip -n A route replace 224.0.0.0/4 dev {one}")
 
-            def send(text, count=5, one=one, index=index):
-                self.run_in(f"for n in $(seq {count}); do printf '{text}%d;' $n | ip netns exec A socat -u - "
+            def send(text, count=5, index=index):
+                self.run_in(f"for n in $(seq {count}); do printf '{text}%d;' $n | "
+                            "ip netns exec A socat -u - "
                             f"UDP4-DATAGRAM:239.9.8.7:6000,ip-multicast-if=10.{index}.0.1; done")
             filtered = self.vif(other)["drop_rx_filter"]
             send("alone")
