@@ -6,9 +6,8 @@
 
 /* ---- statistics: the driver's own, then the device's ---- */
 
-#define SVIO_STAT_NAME_(name, text) #text,
-static const char * const svio_dev_names[] = { SVIO_STATS(SVIO_STAT_NAME_) };
-static const char * const svio_dev_queue_names[] = { SVIO_QSTATS(SVIO_STAT_NAME_) };
+static const char * const svio_dev_names[] = { SVIO_STAT_NAMES };
+static const char * const svio_dev_queue_names[] = { SVIO_QSTAT_NAMES };
 
 static const char * const svio_drv_names[] = { "resets", "tx_timeouts" };
 

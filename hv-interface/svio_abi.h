@@ -485,6 +485,11 @@ struct svio_core_info {
 enum svio_stat { SVIO_STATS(SVIO_STAT_ENUM_) SVIO_STAT_COUNT };
 enum svio_qstat { SVIO_QSTATS(SVIO_QSTAT_ENUM_) SVIO_QSTAT_COUNT };
 
+/* Their names, in order, for an array of strings. */
+#define SVIO_STAT_NAME_(name, text) #text,
+#define SVIO_STAT_NAMES SVIO_STATS(SVIO_STAT_NAME_)
+#define SVIO_QSTAT_NAMES SVIO_QSTATS(SVIO_STAT_NAME_)
+
 /* ---- arithmetic on positions ---- */
 
 /* The lap bit (0 or 1) of a position: 1 on the first lap, so that zeroed memory is never live. */

@@ -303,6 +303,21 @@ void Core::collect_signals(bool now_or_never) {
     }
 }
 
+// Guest lock held. What a function may not send while its bus mastering is off waits until it is on again.
+void Core::raise_signals() {
+    // An MSI-X entry may point at a register: raising may reset this very VIF, which empties signals_.
+    due_.swap(signals_);
+    for (const Signal &signal : due_) {
+        if (!signal.vif->dma()) {
+            signals_.push_back(signal);
+            continue;
+        }
+        signal.vif->signals().raise(signal.vector);
+        counters.add(CoreSignalled);
+    }
+    due_.clear();
+}
+
 // What needs the guest lock: frames for a netdev, interrupts, news of errors.
 bool Core::flush() {
     bool sends = board_.port().wants_guest_lock() && frames_wait_ && !board_.port().blocked();
@@ -315,14 +330,7 @@ bool Core::flush() {
     // With the guest lock nobody can begin a pause, but one may be in force (a stopped machine): then all
     // this waits until it is over.
     if (!board_.paused()) {
-        // An MSI-X entry may point at a register: raising may reset this very VIF, which empties signals_.
-        std::vector<Signal> due;
-        due.swap(signals_);
-        for (const Signal &signal : due)
-            signal.vif->signals().raise(signal.vector);
-        counters.add(CoreSignalled, due.size());
-        due.clear();
-        due.swap(signals_); // its memory
+        raise_signals();
         while (sends && !outbox_.empty() && send_outbox())
             found = true;
         if (std::exchange(flush_port_, false))

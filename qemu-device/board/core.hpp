@@ -87,6 +87,7 @@ class Core {
     bool drain_backlog();
     bool drain_outbox();
     void collect_signals(bool now_or_never);
+    void raise_signals();
     bool flush();
     bool send_outbox();
     bool arm_all();
@@ -107,6 +108,7 @@ class Core {
     Pace pace_;
     Outbox outbox_;
     std::vector<Signal> signals_;
+    std::vector<Signal> due_;  // scratch of raise_signals()
     bool frames_wait_ = false; // see note_waiting()
     bool signals_wait_ = false;
 

@@ -87,6 +87,7 @@ class Vif {
     // ---- data path ----
     /// May queues be worked at all?
     bool active() const { return running_ && dma_; }
+    bool dma() const { return dma_; }
     bool link_up() const { return link_up_.load(std::memory_order_relaxed); }
     /// Filters a frame from the port and writes it into a receive queue, for an on-board core. On Full,
     /// `missing` is as in ReceiveQueue::deliver(); the core arms the bell when it sleeps, and asks for

@@ -46,16 +46,18 @@ def _expression(text):
 
 
 def _macros(text, known):
+    """Constants and functions; lists of names and other macros that are no arithmetic are left out."""
     for name, arguments, body in re.findall(r"^#define (SVIO_\w+)(\([\w, ]*\))?[ \t]+(.+)$", text, re.M):
-        if "X(" in body or "##" in body or "ASSERT" in body or "assert" in body.lower():
+        try:
+            code = compile(_expression(body), name, "eval")
+            if not arguments:
+                known[name] = eval(code, known)
+                continue
+        except (SyntaxError, NameError):
             continue
-        code = compile(_expression(body), name, "eval")
-        if arguments:
-            parameters = [word.strip() for word in arguments[1:-1].split(",")]
-            known[name] = (lambda *values, code=code, parameters=parameters:
-                           eval(code, known, dict(zip(parameters, values))))
-        else:
-            known[name] = eval(code, known)
+        parameters = [word.strip() for word in arguments[1:-1].split(",")]
+        known[name] = (lambda *values, code=code, parameters=parameters:
+                       eval(code, known, dict(zip(parameters, values))))
 
 
 def _fields(body):

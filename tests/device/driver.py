@@ -229,7 +229,7 @@ class Queue:
         self.driver.write(abi.SVIO_BELL(0, self.direction), 1)
 
     def publish(self, entries, flags, bell=True):
-        """Writes entries (without flags) from `posted` on, then their flags, head last; then rings the bell."""
+        """Writes entries (without flags) from `posted` on, then their flags, head last; then rings."""
         begin = self.posted
         lines = []
         for n, entry in enumerate(entries):

@@ -21,6 +21,9 @@ RAM = 64 << 20
 COMMAND, COMMAND_MEMORY, COMMAND_MASTER = 0x04, 0x2, 0x4
 CAP_EXPRESS, CAP_MSIX = 0x10, 0x11
 
+# What a healthy QEMU never says.
+ODD = re.compile(r"^.*(?:assert|sanitizer:|runtime error|abort|terminate|corrupt).*$", re.I | re.M)
+
 
 class QemuDied(Exception):
     """QEMU ended by itself."""
@@ -151,7 +154,7 @@ class Machine:
             spent = time.monotonic() - begin
             self.kill()
         assert status == 0, f"QEMU ended with status {status}: {said}"
-        odd = re.findall(r"^.*(?:assert|sanitizer|abort|terminate|corrupt|double free).*$", said, re.I | re.M)
+        odd = ODD.findall(said)
         assert not odd, f"QEMU said: {odd}"
         return spent
 

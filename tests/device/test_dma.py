@@ -134,13 +134,7 @@ class Interrupts(DeviceCase):
                 self.wire.drain()
         driver.vectors()
         driver.bring_up()
-        self.settled()
-
-    def settled(self):
-        mark = frame(333, 4711, kind=0x88b6)
-        self.assertTrue(self.wire.send(mark))
-        self.wait(lambda: self.driver.receive.take() == mark, "the mark behind the flood")
-        self.wire.drain()
+        self.settle()
         self.check_both()
 
     def test_netdev(self):
@@ -243,9 +237,8 @@ class Iommu(DeviceCase):
         self.assertTrue(self.wire.send(frame(60)))
         driver.receive.wait_error(abi.SVIO_QERR_DMA)
         driver.bring_up()
-        self.settled()
-
-    settled = Interrupts.settled
+        self.settle()
+        self.check_both()
 
     def test_switched_on_and_off_under_traffic(self):
         """Queues whose addresses vanish fail; with addresses that came they work."""
@@ -262,7 +255,8 @@ class Iommu(DeviceCase):
                 driver.iova = 0 if n & 1 else IOVA
                 driver.bring_up()
                 driver.transmit(frame(60, n, to=PEER, source=MAC))
-        self.settled()
+        self.settle()
+        self.check_both()
 
     def test_resets_and_pauses(self):
         """Everything that quiesces the board, while rounds take QEMU's lock."""
@@ -278,7 +272,8 @@ class Iommu(DeviceCase):
                 self.function.command(master=False)
                 self.function.command(master=True)
         driver.bring_up()
-        self.settled()
+        self.settle()
+        self.check_both()
 
 
 class NativeIommu(Iommu):

@@ -71,12 +71,6 @@ class Hotplug(DeviceCase):
                 self.settle()
                 self.check_both(n)
 
-    def settle(self):
-        mark = frame(333, 4711, kind=0x88b6)
-        self.assertTrue(self.wire.send(mark))
-        self.wait(lambda: self.driver.receive.take() == mark, "the mark behind the flood")
-        self.wire.drain()
-
     def test_native_port(self):
         """Its socket is closed and removed with the card, and bound anew by the next one."""
         self.boot("native", pcie_port=True).bring_up()

@@ -88,7 +88,7 @@ class Messages(DeviceCase):
         driver = self.boot(self.kind, cores=2).bring_up()
         for seed in range(50):
             self.check_both(seed, size=60 + seed)
-        self.assertEqual(sorted(self.machine.threads()), ["svio-core0", "svio-core1"])
+        self.wait(lambda: sorted(self.machine.threads()) == ["svio-core0", "svio-core1"], "both cores")
         self.assertTrue(driver.status & abi.SVIO_STATUS_RUNNING)
 
     def test_long_frame_without_rx_chain_is_dropped(self):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from case import DeviceCase
 from machine import OTHER_VERSION, PLUGIN, run_to_end
-from svio_tool import ui
+from svio_tool import paths, ui
 from svio_tool.qmp import QmpError
 
 
@@ -65,7 +65,7 @@ class CommandLine(unittest.TestCase):
 
     def test_plugin_for_another_qemu(self):
         self.assertTrue(OTHER_VERSION.exists(), OTHER_VERSION)
-        found = re.search(r"version (\d+\.\d+\.\d+)", ui.output(["qemu-system-x86_64", "--version"]))[1]
+        found = re.search(r"version (\d+\.\d+\.\d+)", ui.output([paths.QEMU, "--version"]))[1]
         self.refused(rf"built for QEMU 9\.9\.9 and cannot be used with QEMU {re.escape(found)} .*"
                      r"run \"scripts/svio setup\"", plugin=OTHER_VERSION)
 
@@ -95,15 +95,17 @@ class Monitor(DeviceCase):
         port = "pcie-root-port,id=rp1,bus=pcie.0,addr=0x6,chassis=2,slot=2"
         self.boot(pcie_port=True, extra=["-netdev", "user,id=n1", "-device", port]).bring_up()
         card = {"driver": "svio-nic", "id": "svio1", "bus": "rp1"}
-        threads = self.machine.threads()
+        # A thread has its name only once it runs.
+        threads = self.wait(self.machine.threads, "the core of the first card")
         for options, sentence in (({"cores": 0}, "cores=0"), ({"queue-size": 3}, "queue-size=3"),
                                   ({"port": "x"}, "port=x"),
-                                  ({"netdev": "n1", "port": "dgram:a,b"}, "exclude"), ({"netdev": "n0"}, "n0")):
+                                  ({"netdev": "n1", "port": "dgram:a,b"}, "exclude"),
+                                  ({"netdev": "n0"}, "n0")):
             with self.assertRaisesRegex(QmpError, sentence):
                 self.machine.qmp.command("device_add", {**card, **options})
             self.assertEqual(self.machine.threads(), threads)
         self.machine.qmp.command("device_add", {**card, "netdev": "n1"})
-        self.assertEqual(len(self.machine.threads()), len(threads) + 1)
+        self.wait(lambda: len(self.machine.threads()) == len(threads) + 1, "the core of the second card")
         self.check_both()
 
 

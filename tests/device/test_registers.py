@@ -12,10 +12,12 @@ from wires import MAC
 READ_ONLY = [abi.SVIO_REG_MAGIC, abi.SVIO_REG_ABI_VERSION, abi.SVIO_REG_FUNCTION, abi.SVIO_REG_STATUS,
              abi.SVIO_REG_DEVICE_FEATURES_LO, abi.SVIO_REG_DEVICE_FEATURES_HI, abi.SVIO_REG_QUEUE_PAIRS,
              abi.SVIO_REG_QUEUE_SIZE_MAX, abi.SVIO_REG_QUEUE_SIZE_HINT, abi.SVIO_REG_MTU_MAX,
-             abi.SVIO_REG_VIF_ID_LO, abi.SVIO_REG_VIF_ID_HI, abi.SVIO_REG_VIF_KIND, abi.SVIO_REG_MAC_LO, abi.SVIO_REG_MAC_HI,
-             abi.SVIO_REG_LINK_SPEED, abi.SVIO_REG_MAILBOX_STATE, abi.SVIO_REG_ADMIN_SIZE_MAX]
+             abi.SVIO_REG_VIF_ID_LO, abi.SVIO_REG_VIF_ID_HI, abi.SVIO_REG_VIF_KIND, abi.SVIO_REG_MAC_LO,
+             abi.SVIO_REG_MAC_HI, abi.SVIO_REG_LINK_SPEED, abi.SVIO_REG_MAILBOX_STATE,
+             abi.SVIO_REG_ADMIN_SIZE_MAX]
 READ_WRITE = [abi.SVIO_REG_CONTROL, abi.SVIO_REG_EVENT, abi.SVIO_REG_EVENT_VECTOR,
-              abi.SVIO_REG_DRIVER_FEATURES_LO, abi.SVIO_REG_DRIVER_FEATURES_HI] + [abi.SVIO_REG_MAILBOX + 4 * n for n in range(16)]
+              abi.SVIO_REG_DRIVER_FEATURES_LO, abi.SVIO_REG_DRIVER_FEATURES_HI]
+READ_WRITE += [abi.SVIO_REG_MAILBOX + 4 * n for n in range(16)]
 WRITE_ONLY = [abi.SVIO_REG_MAILBOX_BELL]
 for _direction in (abi.SVIO_SEND, abi.SVIO_RECEIVE):
     READ_ONLY += [abi.SVIO_QUEUE_REG(0, _direction, register)
@@ -344,7 +346,8 @@ class Mailbox(DeviceCase):
             opcode = rng.choice((rng.randrange(1 << 16), rng.randrange(0x100, 0x10c)))
             status = self.driver.order(opcode, data_addr=rng.choice((rng.getrandbits(64), 4 << 20)),
                                        data_len=rng.choice((rng.getrandbits(32), 64)),
-                                       payload=rng.randbytes(40), slot=rng.choice((abi.SVIO_SLOT_SELF, rng.getrandbits(32))))
+                                       payload=rng.randbytes(40),
+                                       slot=rng.choice((abi.SVIO_SLOT_SELF, rng.getrandbits(32))))
             self.assertLess(status, abi.SVIO_ST_COUNT)
         self.driver.bring_up()
         self.check_both()

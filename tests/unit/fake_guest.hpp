@@ -90,6 +90,8 @@ class BigLock final : public GuestLock {
         mutex_.lock();
         waiting--;
         owner_ = std::this_thread::get_id();
+        if (on_lock)
+            std::exchange(on_lock, nullptr)();
     }
     void unlock() override {
         owner_ = std::thread::id();
@@ -97,6 +99,7 @@ class BigLock final : public GuestLock {
     }
     bool mine() const { return owner_ == std::this_thread::get_id(); }
     std::atomic<int> waiting{0};
+    std::function<void()> on_lock; ///< what the holder before us did, once
 
   private:
     std::mutex mutex_;

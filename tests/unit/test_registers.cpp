@@ -429,3 +429,17 @@ TEST_F(Registers, BusMasterOffKeepsStateAndGoesOn) {
     rig.offer(make_frame(60, 4));
     EXPECT_EQ(rig.rx.take(), make_frame(60, 4));
 }
+
+TEST_F(Registers, ASignalThatMeetsBusMasterOffIsSentWhenItIsOn) {
+    rig.bring_up();
+    rig.tx.set_signal_at(0);
+    rig.tx.post(make_frame(60, 1));
+    // Between the core's completion and its turn with the guest lock.
+    rig.lock.on_lock = [&] { rig.vif->set_dma(false); };
+    rig.work();
+    EXPECT_EQ(rig.tx.done(), 1u);
+    EXPECT_EQ(rig.signals.count(Rig::send_vector), 0u);
+    rig.set_dma(true);
+    rig.work();
+    EXPECT_EQ(rig.signals.count(Rig::send_vector), 1u);
+}

@@ -6,7 +6,7 @@ import re
 from case import Card, VmCase
 from svio_tool import transfer
 from svio_tool.paths import ABI_HEADER
-from wires import DEADLINE, ByHand, Flood, HOST_MAC, PeerProgram, frame, mac_bytes, udp, user
+from wires import ByHand, Flood, HOST_MAC, PeerProgram, frame, mac_bytes, udp, user
 
 MIB = 1 << 20
 LOADS = 20
@@ -292,5 +292,5 @@ class LoadUnload:
         with Flood(send) as flood:
             self._round()
             seen = flood.sent
-            self.wait(lambda: flood.sent > seen + 200, "frames are taken after the driver came back", DEADLINE)
+            self.wait(lambda: flood.sent > seen + 200, "frames are taken after the driver came back")
         sender.kill()

@@ -30,9 +30,8 @@ class Options:
         self.tcp_both_ways([end[3] for end in self.ends(name)], 6)
         for ns, dev, _, _ in self.ends(name):
             self.run_in(f"ip -n {ns} link set {dev} mtu 9000")
-        self.ping(name, "-f -s 8972 -M do", 100)
+        self.ping(name, "-A -s 8972 -M do", 100)
         self.tcp_both_ways([end[3] for end in self.ends(name)], 6)
-        self.set_up(name)
 
     def test_cores(self):
         self.transfer("p0")
