@@ -6,6 +6,7 @@ deadlines only end what hangs.
 """
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -183,6 +184,29 @@ class VmCase(unittest.TestCase):
 
     def guest_sum(self, name):
         return self.run_in(f"sha256sum {name}").split()[0]
+
+    @classmethod
+    def echo_counters(cls, prefix=""):
+        """(requests sent, answers received) as the guest's kernel counts them, IPv4 and IPv6 together."""
+        out = cls.run_in(f"{prefix} cat /proc/net/snmp /proc/net/snmp6")
+        heads, values = re.findall(r"^Icmp: (.*)$", out, re.M)
+        found = dict(zip(heads.split(), map(int, values.split())))
+        found.update((key, int(value)) for key, value in re.findall(r"^(Icmp6\w+)\s+(\d+)$", out, re.M))
+        return (found["OutEchos"] + found.get("Icmp6OutEchos", 0),
+                found["InEchoReps"] + found.get("Icmp6InEchoReplies", 0))
+
+    def ping_exactly(self, count, words, prefix=""):
+        """Exactly as many answers as requests, whole ones. ping itself waits for the last ones for two round
+        trips only, which is a matter of speed: what counts is what the kernel has counted in the end."""
+        before = self.echo_counters(prefix)
+        out = self.run_in(f"{prefix} ping -q -W 60 -c {count} {words}")
+        self.assertRegex(out, rf"\b{count} packets transmitted, ")
+        self.assertNotRegex(out, "wrong data|truncated|duplicates|errors|corrupted")
+
+        def moved():
+            return [now - then for now, then in zip(self.echo_counters(prefix), before)]
+        self.wait(lambda: moved()[1] >= count, lambda: f"{count} requests and answers, now {moved()}\n{out}")
+        self.assertEqual(moved(), [count, count])
 
     def make_file(self, name, mib):
         """Random bytes in a file of the guest; their SHA-256."""
