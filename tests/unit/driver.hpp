@@ -45,7 +45,7 @@ struct Ring {
         svio_entry entry{};
         entry.addr = address;
         entry.len = length;
-        std::memcpy(ram->at(entry_at(position)), &entry, offsetof(svio_entry, flags));
+        ram->put(entry_at(position), &entry, offsetof(svio_entry, flags));
     }
     void set_signal_at(uint32_t position) {
         ram->set_word(event + offsetof(svio_queue_event, signal_at), position);
@@ -82,7 +82,7 @@ struct SendRing : Ring {
             if (length == 0 && i == lengths.size() && i > 0)
                 break; // the pieces were all of it
             ASSERT_LE(length, buffer_size);
-            std::memcpy(ram->at(buffer_at(next), length), frame.data() + at, length);
+            ram->put(buffer_at(next), frame.data() + at, length);
             fill(next, buffer_at(next), length);
             flags.push_back(lap_flag(next, SVIO_ENTRY_POSTED) |
                             (at + length < frame.size() ? SVIO_ENTRY_MORE : 0));

@@ -194,6 +194,10 @@ class FakeRam final : public GuestMemory {
         EXPECT_TRUE(address >= base && length <= size_ && address - base <= size_ - length);
         return bytes() + (address - base);
     }
+    /// A store of the guest, byte by byte where the device may be reading there.
+    void put(uint64_t address, const void *from, size_t length) {
+        copy(at(address, length), static_cast<const uint8_t *>(from), length);
+    }
     uint32_t word(uint64_t address) {
         return __atomic_load_n(reinterpret_cast<uint32_t *>(at(address, 4)), __ATOMIC_ACQUIRE);
     }

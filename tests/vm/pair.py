@@ -44,6 +44,8 @@ class PairCase(VmCase):
     def restore(self):
         for name in self.PAIRS:
             self.set_up(name)
+        # A small MTU is remembered for the path, for ten minutes.
+        self.run_in("ip -n A route flush cache; ip -n B route flush cache")
 
     # ---- questions ----
 
