@@ -76,6 +76,8 @@ void Queue::stop() {
 }
 
 void Queue::fail(uint32_t code) {
+    if (state() == SVIO_QUEUE_ERROR)
+        return; // the first cause counts, and once
     state_ = SVIO_QUEUE_ERROR | code << 8;
     counters.add(SVIO_QSTAT_ERRORS);
     error_news_ = true;

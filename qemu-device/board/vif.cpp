@@ -31,6 +31,7 @@ void Vif::reset() {
 
 void Vif::stop_queues() {
     Pause pause(host_);
+    report_errors(); // of a queue that failed in the round that we interrupted
     running_ = false;
     mac_ = config_.mac;
     rx_mode_ = 0;
@@ -346,9 +347,10 @@ bool Vif::write_queue_setup(Queue &queue, uint32_t reg, uint32_t value) {
 void Vif::write_queue_control(Queue &queue, bool is_receive, unsigned pair, bool enable) {
     {
         Pause pause(host_);
-        if (!enable)
+        if (!enable) {
+            report_errors(); // as in stop_queues()
             queue.stop();
-        else if (queue.state() == SVIO_QUEUE_DISABLED)
+        } else if (queue.state() == SVIO_QUEUE_DISABLED)
             queue.start(memory_, config_.queue_size_max);
     }
     report_errors();

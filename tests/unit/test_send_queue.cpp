@@ -405,3 +405,17 @@ TEST_F(Sending, PositionsWrapAt32Bits) {
         rig.reset();
     }
 }
+
+// A malformed message behind a good one, and the event block has gone where the device would publish the good
+// one.
+TEST(SendErrors, AQueueThatFailsTwiceInARoundHasOneErrorAndTheFirstCause) {
+    Rig rig{RigOptions{.direct = false}};
+    rig.bring_up();
+    rig.tx.post(make_frame(60, 1));
+    rig.tx.post_raw(rig.tx.buffer_at(1), 0);
+    rig.ram.holes.push_back({rig.tx.event, sizeof(svio_queue_event)});
+    rig.work();
+    EXPECT_EQ(rig.queue(SVIO_SEND, SVIO_QUEUE_STATE), SVIO_QUEUE_ERROR | uint32_t{SVIO_QERR_EMPTY} << 8);
+    EXPECT_EQ(rig.send_stat(SVIO_QSTAT_ERRORS), 1u);
+    EXPECT_EQ(rig.stat(SVIO_STAT_QUEUE_ERRORS), 1u);
+}

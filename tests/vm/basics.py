@@ -42,6 +42,11 @@ class BasicVm(VmCase):
             ip address replace 10.0.2.15/24 dev user && ip link set user up
             ip route replace default via 10.0.2.2""")
 
+    def setUp(self):
+        super().setUp()
+        for card, _, _ in self.by_hand():
+            card.wire.drain()
+
     def by_hand(self):
         """(card, IPv4 address of the host, of the guest) on the native port and on the netdev."""
         for name, net in (("hand", 88), ("handnet", 89)):

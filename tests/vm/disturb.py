@@ -377,10 +377,10 @@ class Overrun:
             count = 2000
             self.run_in("rm -f /tmp/send; for n in $(seq 20); do head -c 20000 /dev/urandom; done >/tmp/send")
             data = self.vm.get("/tmp/send")
+            blocked = self.core_sum(card.name, "port_blocked")
             # 200 bytes in each datagram; a socket whose buffer is full waits.
             sender = self.start_process("exec socat -u -b 200 FILE:/tmp/send "
                                         f"UDP4-SENDTO:{'.'.join(map(str, host))}:7779")
-            blocked = self.core_sum(card.name, "port_blocked")
             if card.wire.netdev is None:
                 self.wait(lambda: self.core_sum(card.name, "port_blocked") > blocked, "the port is blocked")
             found = b""
