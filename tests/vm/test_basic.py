@@ -14,9 +14,9 @@ class TestQ35(Facts, Ping, Transfer, Idle, LoadUnload, Filters, Life, Changes, O
     NAME = "q35"
 
 
-class TestPc(Facts, Ping, Transfer, Filters, SystemReset, Healthy, BasicVm):
+class TestPc(Facts, Ping, Transfer, SystemReset, Healthy, BasicVm):
     """The older machine: conventional PCI, no function-level reset."""
-    NAME, MACHINE = "pc", "pc"
+    NAME, MACHINE, RESETS = "pc", "pc", 1
 
 
 class TestLinux61(Facts, Ping, Transfer, LoadUnload, Overrun, Healthy, BasicVm):

@@ -6,44 +6,51 @@ from case import Card
 from pair import PairCase
 from wires import cross
 
-OPTIONS = (("cores=2", "cores=1,queue-size=16"),
-           ("cores=2,queue-size=16", "queue-size=4096,poll-us=1000"),
-           ("poll-us=0", "queue-size=4096,poll-us=0,cores=2"))
+# (native ports?, options of one card, of the other)
+OPTIONS = ((True, "cores=2", "cores=1,queue-size=16"),
+           (False, "cores=2,queue-size=16", "queue-size=4096,poll-us=1000"),
+           (True, "queue-size=16,poll-us=1000", "queue-size=4096,cores=3,poll-us=0"),
+           (False, "poll-us=0", "queue-size=4096,poll-us=0,cores=2"))
 
 
-class OptionsCase(PairCase):
-    NATIVE = False
-    # The test of class PairCase's users would otherwise run here once more.
+class TestOptions(PairCase):
+    NAME, SMP = "options", 2
     PAIRS = {f"p{n}": (n + 10, f"a{n}", f"b{n}") for n in range(len(OPTIONS))}
 
     @classmethod
     def cards(cls):
-        for n, options in enumerate(OPTIONS):
-            wires = cross(cls.folder, f"w{n}", native=cls.NATIVE)
-            for side, (letter, wire, option) in enumerate(zip("ab", wires, options)):
-                yield Card(f"{letter}{n}", 1 + 2 * n + side, wire, option)
+        for n, (native, *options) in enumerate(OPTIONS):
+            for side, (wire, option) in enumerate(zip(cross(cls.folder, f"w{n}", native), options)):
+                yield Card(f"{'ab'[side]}{n}", 1 + 2 * n + side, wire, option)
 
-
-class Options:
     def transfer(self, name):
+        targets = [end[3] for end in self.ends(name)]
         self.ping(name, "-f -s 700", 300)
-        self.tcp_both_ways([end[3] for end in self.ends(name)], 6)
+        self.tcp_both_ways(targets, 6)
         for ns, dev, _, _ in self.ends(name):
             self.run_in(f"ip -n {ns} link set {dev} mtu 9000")
         self.ping(name, "-A -s 8972 -M do", 100)
-        self.tcp_both_ways([end[3] for end in self.ends(name)], 6)
+        self.tcp_both_ways(targets, 4)
 
-    def test_cores(self):
+    def restore(self):
+        for name in self.PAIRS:
+            for ns, dev, _, _ in self.ends(name):
+                self.run_in(f"ip -n {ns} link set {dev} mtu 1500")
+
+    def test_native_cores(self):
         self.transfer("p0")
 
-    def test_queue_sizes(self):
+    def test_netdev_queue_sizes(self):
         self.transfer("p1")
 
-    def test_polling(self):
+    def test_native_polling(self):
         self.transfer("p2")
 
+    def test_netdev_without_polling(self):
+        self.transfer("p3")
+
     def test_options_are_in_force(self):
-        for n, pair in enumerate(OPTIONS):
+        for n, (_, *pair) in enumerate(OPTIONS):
             for letter, options in zip("ab", pair):
                 card = self.card[f"{letter}{n}"]
                 facts = dict(re.findall(r"([a-z-]+)=(\d+)", options))
@@ -55,20 +62,14 @@ class Options:
 
     def test_yy_idle(self):
         """Also with poll-us=1000 the cores sleep in the end."""
-        def still(name):
-            before = self.core_sum(name, "polls")
+        def polls():
+            return {name: self.core_sum(name, "polls") for name in self.card}
+
+        def still():
+            before = polls()
             self.run_in("sleep 0.5")
-            return self.core_sum(name, "polls") == before
-        for name in self.card:
-            self.wait(lambda name=name: still(name), f"the cores of {name} sleep")
+            return polls() == before
+        self.wait(still, "all cores sleep")
 
     def test_zz_healthy(self):
         self.check_health()
-
-
-class TestOptionsOnNetdev(Options, OptionsCase):
-    NAME, SMP = "options-netdev", 1
-
-
-class TestOptionsOnNativePorts(Options, OptionsCase):
-    NAME, SMP, NATIVE = "options-native", 2, True

@@ -4,7 +4,7 @@ from case import Card
 from pair import PairCase
 from wires import cross
 
-MIB_NETDEV, MIB_NATIVE = 12, 24
+MIB_NETDEV, MIB_NATIVE = 8, 12
 VLAN = 5
 
 
@@ -58,13 +58,13 @@ class TestPair(PairCase):
         self.ping(name, "-6 -i 0.02 -s 0", target=f"fd00:{index}::2")
         self.ping(name, "-6 -i 0.02 -s 1452 -M do", target=f"fd00:{index}::2")
         self.ping(name, "-6 -f -s 200", 500, target=f"fd00:{index}::2")
-        self.tcp_both_ways([f"[fd00:{index}::2]", f"[fd00:{index}::1]"], 6, family=6)
+        self.tcp_both_ways([f"[fd00:{index}::2]", f"[fd00:{index}::1]"], 3, family=6)
         local = [self.run_in(f"ip -n {ns} -6 -br address show dev {dev} scope link").split()[2]
                  for ns, dev, _, _ in self.ends(name)]
         self.assertTrue(all(address.startswith("fe80:") for address in local), local)
         local = [address.split("/")[0] for address in local]
         self.ping(name, "-6 -i 0.02", target=f"{local[1]}%{one}")
-        self.tcp_both_ways([f"[{local[1]}%{one}]", f"[{local[0]}%{other}]"], 4, family=6)
+        self.tcp_both_ways([f"[{local[1]}%{one}]", f"[{local[0]}%{other}]"], 2, family=6)
 
     def check_large_mtu(self, name):
         """9000 bytes: the frame just fits, one byte more does not, TCP uses it."""
@@ -193,7 +193,7 @@ class TestPair(PairCase):
                 ns, dev, _, _ = self.ends(name)[number % 2]
                 self.run_in(f"ip -n {ns} link set {dev} down; ip -n {ns} link set {dev} up")
                 self.assertEqual(self.sysfs(self.card[dev], "carrier"), 1)
-        self.tcp_both_ways([end[3] for end in self.ends(name)], 24, disturb=disturb)
+        self.tcp_both_ways([end[3] for end in self.ends(name)], 16, disturb=disturb)
         self.ping(name, "-f", 200)
 
     def test_zz_healthy(self):
