@@ -149,7 +149,8 @@ class TestPair(PairCase):
         self.assertIn("".join(f"member{n};" for n in range(1, 21)), found)
         self.assertNotIn("alone", found)
         after = self.vif(other)
-        self.assertEqual(after["drop_rx_filter"], before["drop_rx_filter"])
+        # A few of the kernels' own (reports of IGMP and MLD) may be among them.
+        self.assertLess(after["drop_rx_filter"] - before["drop_rx_filter"], 10)
         self.assertGreaterEqual(after["rx_multicast"], before["rx_multicast"] + 20)
         receiver.kill()
         self.wait(lambda: "239.9.8.7" not in self.run_in("ip -n B maddress show"), "the group is left")
