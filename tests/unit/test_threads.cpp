@@ -482,8 +482,8 @@ TEST(Budget, AnIdleBoardSleepsAndStaysAsleep) {
         uint64_t polls = rig.core_stat(CorePolls, n), sleeps = rig.core_stat(CoreSleeps, n);
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
         EXPECT_EQ(rig.core_stat(CorePolls, n), polls) << "asleep, it polls no more";
-        // Each look at the clock is one empty poll: no more than 200 between two sleeps, parks or wake-ups that
-        // came before the sleep, of which bringing the VIF up gives some dozens.
+        // Each look at the clock is one empty poll: no more than 200 between two sleeps, parks or wake-ups
+        // that came before the sleep, of which bringing the VIF up gives some dozens.
         EXPECT_LE(polls, 220 * (sleeps + rig.core_stat(CoreParks, n) + 64));
     }
 }
