@@ -201,9 +201,10 @@ def reading(result):
             mine = latency.median(latency.pick(cells, key, "rtt", 64), "p50_us")
             parts.append(f"{words} it takes {mine:.0f} us, {both['p50_64']['value']:.2f} of that, and the "
                          f"guest sends {both['tx']['value']:.2f} times as many datagrams.")
-    parts.append("What counts is how often one thread hands over to another, 30 to 50 us each on such a "
-                 "host: virtio-net's trip passes QEMU's I/O thread twice, a polling on-board core spares "
-                 "that and pays with its own CPU time (board us). A ratio holds for this host only; "
+    parts.append("What the NIC decides is how often one thread hands over to another: virtio-net's trip "
+                 "passes QEMU's I/O thread twice, a polling on-board core spares that and pays with its own "
+                 "CPU time (board us). The rest is the guest's own work (vCPU us), whatever the NIC. "
+                 "A ratio holds for this host only; "
                  "its spread over the rounds is beside it. "
                  f"Other programs used {facts['others_cores']:.2f} cores meanwhile"
                  + (": a noisy run, repeat it." if facts["others_cores"] > 0.2 else "."))
