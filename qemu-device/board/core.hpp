@@ -58,7 +58,6 @@ class Core {
     /// Paused: forgets a VIF's frames; returns those that its send queues had given.
     size_t purge(Vif &vif);
 
-    unsigned index() const { return index_; }
     uint64_t cpu_ns() const;
     CoreCounters counters;
 
