@@ -75,6 +75,7 @@ class HostHooks final : public ThreadHooks {
     explicit HostHooks(const SvioHost &host) : host_(host) {}
     void begin(unsigned core) override { host_.thread_begin(host_.opaque, core); }
     void end(unsigned core) override { host_.thread_end(host_.opaque, core); }
+    void polling(bool polls) override { host_.thread_polling(host_.opaque, polls); }
 
   private:
     const SvioHost &host_;

@@ -30,6 +30,7 @@ typedef struct SvioHost {
     void (*unlock)(void *opaque);
     void (*thread_begin)(void *opaque, unsigned core);
     void (*thread_end)(void *opaque, unsigned core);
+    void (*thread_polling)(void *opaque, bool polling);
 
     /* Guest memory, RAM only. */
     bool (*read)(void *opaque, uint64_t address, void *to, size_t length);

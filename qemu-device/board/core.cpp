@@ -365,6 +365,7 @@ void Core::run() {
     uint64_t idle_since = 0;
     while (!stopping_.load(std::memory_order_relaxed)) {
         if (board_.paused()) {
+            say_polling(false);
             counters.add(CoreParks);
             cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
             // The word changes at resume and at stop; read before what it stands for is checked again.
@@ -378,6 +379,7 @@ void Core::run() {
             continue;
         }
         if (pace_.streaming()) {
+            say_polling(false);
             rest();
             continue;
         }
@@ -387,13 +389,21 @@ void Core::run() {
         if (now - idle_since < poll_ns_ && !board_.locked_rounds()) {
             // A spinning core must not stand in the way of those whom its frames have woken: on a machine of
             // two CPUs the peer may have been put behind it.
+            say_polling(true);
             sched_yield();
             continue;
         }
+        say_polling(false);
         sleep();
         idle_since = 0;
     }
+    say_polling(false);
     board_.hooks().end(index_);
+}
+
+void Core::say_polling(bool polls) {
+    if (polls != polling_)
+        board_.hooks().polling(polling_ = polls);
 }
 
 // Not active meanwhile, and no doorbell is armed: the next look follows in any case.

@@ -92,12 +92,14 @@ class Core {
     bool arm_all();
     void rest();
     void sleep();
+    void say_polling(bool polls);
     void adapt(uint64_t slept_ns);
 
     Board &board_;
     const unsigned index_;
     const uint64_t poll_max_ns_;
     uint64_t poll_ns_;
+    bool polling_ = false; // what was said last
     std::vector<Served> served_;
     bool serves_port_ = false;
     bool hold_port_ = false;  // the frame at the port's front found no buffer,

@@ -62,12 +62,14 @@ class MonotonicClock final : public Clock {
     uint64_t now() override;
 };
 
-/// Called on the thread of a core, first and last.
+/// Called on the thread of a core.
 class ThreadHooks {
   public:
     virtual ~ThreadHooks() = default;
     virtual void begin(unsigned /*core*/) {}
     virtual void end(unsigned /*core*/) {}
+    /// Whether the core looks for work all the time: who waits for it had better not go to sleep.
+    virtual void polling(bool /*polls*/) {}
 };
 
 enum class Verdict : uint8_t { Pending, Sent, Failed };

@@ -82,6 +82,14 @@ std::span<const uint8_t> NativePort::front() {
 
 // ---- dgram ----
 
+DgramPort::DgramPort() {
+    for (size_t i = 0; i < batch; i++) {
+        slots_[i] = slot(i);
+        messages_[i].msg_hdr.msg_iov = &slots_[i];
+        messages_[i].msg_hdr.msg_iovlen = 1;
+    }
+}
+
 DgramPort::~DgramPort() {
     if (receive_fd_ >= 0) {
         close(receive_fd_);
@@ -164,17 +172,9 @@ void DgramPort::send(std::span<const iovec> frames, std::span<Verdict> verdicts)
 }
 
 void DgramPort::read_batch() {
-    std::array<mmsghdr, batch> messages;
-    std::array<iovec, batch> slots;
-    for (size_t i = 0; i < batch; i++) {
-        slots[i] = slot(i);
-        messages[i] = {};
-        messages[i].msg_hdr.msg_iov = &slots[i];
-        messages[i].msg_hdr.msg_iovlen = 1;
-    }
-    int n = recvmmsg(receive_fd_, messages.data(), batch, MSG_DONTWAIT, nullptr);
+    int n = recvmmsg(receive_fd_, messages_.data(), batch, MSG_DONTWAIT, nullptr);
     for (int i = 0; i < n; i++)
-        received(messages[static_cast<size_t>(i)].msg_len);
+        received(messages_[static_cast<size_t>(i)].msg_len);
 }
 
 // ---- tap ----

@@ -5,8 +5,10 @@
 #include "host.hpp"
 #include "svio_abi.h"
 
+#include <array>
 #include <memory>
 #include <string>
+#include <sys/socket.h>
 #include <vector>
 
 namespace svio {
@@ -57,9 +59,12 @@ class DgramPort final : public NativePort {
     void read_batch() override;
 
   private:
-    DgramPort() = default;
+    DgramPort();
     bool connect_remote();
 
+    // Prepared once: an empty look, of which there are many, costs little more than its system call.
+    std::array<mmsghdr, batch> messages_{};
+    std::array<iovec, batch> slots_{};
     std::string local_;
     std::string remote_;
     int receive_fd_ = -1;

@@ -155,6 +155,7 @@ static bool svio_start_board(SvioNic *nic, Error **errp) {
         .thread_begin = svio_thread_begin,
         .thread_end = svio_thread_end,
         .signal = svio_signal,
+        .thread_polling = svio_halt_polling,
     };
     SvioBoardConfig config = {
         .cores = nic->cores,
@@ -221,6 +222,9 @@ static void svio_realize(PCIDevice *pci, Error **errp) {
     replay_add_blocker("svio-nic");
     qemu_macaddr_default_if_unset(&nic->conf.macaddr);
     QLIST_INIT(&nic->windows);
+    if (nic->halt_poll) {
+        svio_halt_install();
+    }
     if (!svio_start_board(nic, errp)) {
         migrate_del_blocker(&nic->migration_blocker);
         return;
@@ -281,6 +285,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_UINT32("cores", SvioNic, cores, 1),
     DEFINE_PROP_UINT32("queue-size", SvioNic, queue_size, 256),
     DEFINE_PROP_UINT32("poll-us", SvioNic, poll_us, 200),
+    DEFINE_PROP_BOOL("halt-poll", SvioNic, halt_poll, true),
     DEFINE_PROP_STRING("port", SvioNic, port),
 };
 

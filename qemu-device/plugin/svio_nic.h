@@ -32,6 +32,7 @@ struct SvioNic {
     uint32_t cores;
     uint32_t queue_size;
     uint32_t poll_us;
+    bool halt_poll;
     char *port;
 
     MemoryRegion registers;
@@ -59,6 +60,11 @@ void svio_dma_update(SvioNic *nic, bool enabled);
 void svio_net_fill_host(SvioHost *host);
 void svio_net_start(SvioNic *nic);
 void svio_net_stop(SvioNic *nic);
+
+/* svio_halt.c */
+/* Has the vCPUs poll while cores of a device with `halt-poll` do. */
+void svio_halt_install(void);
+void svio_halt_polling(void *opaque, bool polling);
 
 /* svio_qom.c */
 void svio_qom_class_init(ObjectClass *klass);

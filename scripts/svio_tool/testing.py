@@ -25,7 +25,8 @@ UNIT_BUILDS = (("unit", "compile", UNIT_TESTS),
 
 
 def add_arguments(parser):
-    parser.add_argument("suites", nargs="*", metavar="unit|device|vm|all", help="default: all of them")
+    parser.add_argument("suites", nargs="*", metavar="unit|device|vm|all", help="default: all of them but the "
+                        "tests that take minutes, which \"all\" runs too")
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only tests whose name has this part; "
                         "with * a whole pattern")
     parser.add_argument("--json", metavar="FILE", help="write every result to FILE, - for standard output")
@@ -34,9 +35,10 @@ def add_arguments(parser):
 class Tally:
     """What passed, failed and was not run, said as it happens."""
 
-    def __init__(self, pattern=None):
-        self.pattern = pattern
+    def __init__(self, pattern=None, with_long=False):
+        self.pattern, self.with_long = pattern, with_long
         self.tests = []
+        self.left_out = 0
 
     def wanted(self, name):
         return not self.pattern or matches(name, self.pattern)
@@ -57,6 +59,8 @@ class Tally:
         for test in self.tests:
             if test["ok"] is None:
                 ui.say(f"not run: {test['name']}: {test['reason']}")
+        if self.left_out:
+            ui.say(f"left out: {self.left_out} long tests, which scripts/svio test all runs")
         failed = [test["name"] for test in self.tests if test["ok"] is False]
         if failed:
             ui.say("failed: " + ", ".join(failed[:20]) + (" ..." if len(failed) > 20 else ""))
@@ -65,6 +69,7 @@ class Tally:
 
     def facts(self):
         return {"passed": self.count(True), "failed": self.count(False), "not_run": self.count(None),
+                "left_out": self.left_out,
                 "tests": self.tests}
 
 
@@ -107,13 +112,16 @@ def _google_tests(tally, prefix, binary):
         tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} is not there")
         return
     names = _google_names(binary, prefix, tally)
+    chosen = [name for name in names if tally.with_long or tally.pattern or not name.startswith("Long")]
+    tally.left_out += len(names) - len(chosen)
+    names = chosen
     if not names:
         if not tally.pattern:
             tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} has no test")
         return
     command = [str(binary), "--gtest_color=no", f"--gtest_output=json:{LOG / (prefix + '.json')}"]
-    if tally.pattern:
-        command.append("--gtest_filter=" + ":".join(names))
+    if tally.pattern or not tally.with_long:
+        command.append("--gtest_filter=" + (":".join(names) if tally.pattern else "-Long*"))
     LOG.mkdir(parents=True, exist_ok=True)
     reader = _GoogleReader(tally, prefix)
     status = _follow(command, reader.line, LOG / f"{prefix}.log", _sanitizer_environment())
@@ -241,6 +249,7 @@ class _WorkerReader:
         kind = event["kind"]
         if kind == "found":
             self.found = event["count"]
+            self.tally.left_out += event["long"]
         elif kind == "start":
             self.running = event["name"]
         elif kind == "end":
@@ -266,7 +275,8 @@ def _python_tests(tally, suite):
     if tally.pattern:
         command.append(tally.pattern)
     reader = _WorkerReader(tally, suite)
-    status = _follow(command, reader.line, log, dict(os.environ), pipe)
+    environment = {**os.environ, **({"SVIO_LONG": "1"} if tally.with_long else {})}
+    status = _follow(command, reader.line, log, environment, pipe)
     if reader.found == 0 and not tally.pattern:
         tally.add(f"{suite}/present", False, 0, f"no test in {shown(folder)}")
     elif not reader.done:
@@ -282,7 +292,7 @@ def main(args):
         if name not in SUITES + ("all",):
             raise SvioError(f"There is no test suite {name}: unit, device, vm or all.")
         suites += SUITES if name == "all" else (name,)
-    tally = Tally(args.pattern)
+    tally = Tally(args.pattern, "all" in args.suites)
     # With the results themselves on standard output, what people read goes beside it.
     with contextlib.redirect_stdout(sys.stderr if args.json == "-" else sys.stdout):
         for suite in [name for name in SUITES if name in suites]:

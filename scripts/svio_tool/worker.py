@@ -2,7 +2,8 @@
 """Runs one folder of Python tests in a process of its own and reports each result as a line of JSON.
 
 python3 -m svio_tool.worker FOLDER FD [PATTERN]: the lines go to the file descriptor FD, so that what the
-tests print cannot be mistaken for results.
+tests print cannot be mistaken for results. Tests marked with @long run when SVIO_LONG is set, or a pattern
+names them.
 """
 import faulthandler
 import fnmatch
@@ -21,6 +22,17 @@ def matches(name, pattern):
     """As unittest's -k: a part of the name, or with * a whole pattern; upper and lower case alike."""
     name, pattern = name.lower(), pattern.lower()
     return fnmatch.fnmatchcase(name, pattern) if "*" in pattern else pattern in name
+
+
+def long(test):
+    """Marks a test (a method or a class) that takes minutes: only `scripts/svio test all` runs it."""
+    test.svio_long = True
+    return test
+
+
+def _is_long(test):
+    method = getattr(test, getattr(test, "_testMethodName", ""), None)
+    return getattr(test, "svio_long", False) or getattr(method, "svio_long", False)
 
 
 class Reporter(unittest.TestResult):
@@ -94,10 +106,11 @@ def main():
     if pattern:
         # A file that cannot be imported must not vanish behind a pattern.
         found = [test for test in found if matches(test.id(), pattern) or "_FailedTest" in test.id()]
+    wanted = [test for test in found if pattern or "SVIO_LONG" in os.environ or not _is_long(test)]
     reporter = Reporter(descriptor)
-    reporter.event(kind="found", count=len(found))
+    reporter.event(kind="found", count=len(found), long=len(found) - len(wanted))
     try:
-        unittest.TestSuite(found).run(reporter)
+        unittest.TestSuite(wanted).run(reporter)
     except KeyboardInterrupt:
         return 130
     reporter.event(kind="done")

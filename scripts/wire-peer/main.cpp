@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // svio-wire-peer: the host at the other end of one or several wires.
 //
-// It blocks in poll() and answers what comes, as an ordinary host would; it does not spin. Several wires are
-// served by one thread, so that NICs which are compared meet the very same peer.
+// It blocks in epoll_wait() and answers what comes, as an ordinary host would; it does not spin. Several
+// wires are served by one thread, so that NICs which are compared meet the very same peer.
 #include "wire.hpp"
 
 #include <arpa/inet.h>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -14,10 +15,10 @@
 #include <getopt.h>
 #include <iostream>
 #include <memory>
-#include <poll.h>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -151,13 +152,18 @@ double cpu_seconds() noexcept {
 class Program {
   public:
     explicit Program(const Options &options);
-    ~Program() { close(signals_); }
+    ~Program() {
+        close(signals_);
+        close(epoll_);
+    }
     Program(const Program &) = delete;
     Program &operator=(const Program &) = delete;
 
     void run();
 
   private:
+    // False: not a descriptor to wait for, but a file.
+    bool watch(int fd, std::size_t what);
     // False ends the program.
     bool read_commands();
     bool obey(const std::string &command);
@@ -166,6 +172,7 @@ class Program {
     std::string pending_;
     bool control_;
     int signals_ = -1;
+    int epoll_ = -1;
 };
 
 Program::Program(const Options &options) : control_(options.control) {
@@ -177,39 +184,54 @@ Program::Program(const Options &options) : control_(options.control) {
     sigprocmask(SIG_BLOCK, &ends, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
     signals_ = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (signals_ < 0) {
-        throw std::runtime_error("no signalfd");
+    epoll_ = epoll_create1(EPOLL_CLOEXEC);
+    if (signals_ < 0 || epoll_ < 0) {
+        throw std::runtime_error("no signalfd or no epoll descriptor");
     }
     for (const auto &wire : options.wires) {
         wires_.push_back(std::make_unique<Wire>(wire));
     }
 }
 
-void Program::run() {
-    std::vector<pollfd> waits;
-    for (const auto &wire : wires_) {
-        waits.push_back({wire->fd(), POLLIN, 0});
+bool Program::watch(int fd, std::size_t what) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = what;
+    if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0) {
+        return true;
     }
-    waits.push_back({signals_, POLLIN, 0});
-    waits.push_back({control_ ? STDIN_FILENO : -1, POLLIN, 0});
+    if (errno != EPERM) {
+        throw std::runtime_error("epoll_ctl failed");
+    }
+    return false;
+}
+
+void Program::run() {
+    // Not poll(): it would look at every wire for each message.
+    const std::size_t end = wires_.size(), command = end + 1;
+    for (std::size_t i = 0; i < wires_.size(); ++i) {
+        watch(wires_[i]->fd(), i);
+    }
+    watch(signals_, end);
     std::cout << "{\"ready\": true, \"wires\": " << wires_.size() << "}" << std::endl;
+    if (control_ && !watch(STDIN_FILENO, command)) {
+        while (read_commands()) {
+        }
+        return;
+    }
+    std::array<epoll_event, 8> ready;
     for (;;) {
-        if (poll(waits.data(), waits.size(), -1) < 0) {
-            if (errno == EINTR) {
-                continue;
+        const int count = epoll_wait(epoll_, ready.data(), ready.size(), -1);
+        if (count < 0 && errno != EINTR) {
+            throw std::runtime_error("epoll_wait failed");
+        }
+        for (int i = 0; i < count; ++i) {
+            const auto what = ready[static_cast<std::size_t>(i)].data.u64;
+            if (what < end) {
+                wires_[what]->serve();
+            } else if (what == end || !read_commands()) {
+                return;
             }
-            throw std::runtime_error("poll failed");
-        }
-        for (std::size_t i = 0; i < wires_.size(); ++i) {
-            if (waits[i].revents) {
-                wires_[i]->serve();
-            }
-        }
-        if (waits[wires_.size()].revents) {
-            return;
-        }
-        if (waits[wires_.size() + 1].revents && !read_commands()) {
-            return;
         }
     }
 }

@@ -85,10 +85,11 @@ Wire::Wire(const WireOptions &options)
       batch_(std::make_unique<Batch>()) {
     const auto local = address_of(options.local);
     fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd_ < 0) {
+    send_fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd_ < 0 || send_fd_ < 0) {
         fail("no unix datagram socket", errno);
     }
-    enlarge(fd_, SO_SNDBUFFORCE, SO_SNDBUF);
+    enlarge(send_fd_, SO_SNDBUFFORCE, SO_SNDBUF);
     enlarge(fd_, SO_RCVBUFFORCE, SO_RCVBUF);
     remove_stale(fd_, local);
     if (bind(fd_, reinterpret_cast<const sockaddr *>(&local), sizeof local) != 0) {
@@ -100,6 +101,7 @@ Wire::Wire(const WireOptions &options)
 
 Wire::~Wire() {
     close(fd_);
+    close(send_fd_);
     unlink(options_.local.c_str());
 }
 
@@ -124,11 +126,26 @@ void Wire::serve() noexcept {
     }
 }
 
-// The other side is addressed by its path each time, and this socket is never connected: so it survives that
-// the VM comes later, goes, and comes again.
+// Looking the other side's path up costs as much as a message, hence a connected socket of its own: the bound
+// one hears every sender. A VM that came later, or came again, is found by connecting anew.
+bool Wire::connect_remote() noexcept {
+    connected_ = connect(send_fd_, reinterpret_cast<const sockaddr *>(&remote_), sizeof remote_) == 0;
+    return connected_;
+}
+
 void Wire::send(std::span<const std::uint8_t> frame) noexcept {
-    const auto length = sendto(fd_, frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL,
-                               reinterpret_cast<const sockaddr *>(&remote_), sizeof remote_);
+    ssize_t length = -1;
+    for (bool fresh = false; !fresh && length < 0;) {
+        fresh = !connected_;
+        if (!connected_ && !connect_remote()) {
+            break;
+        }
+        length = ::send(send_fd_, frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (length < 0 && (errno == EAGAIN || errno == ENOBUFS)) {
+            break;
+        }
+        connected_ = length >= 0;
+    }
     if (length >= 0) {
         ++counters_.sent;
     } else if (errno == EAGAIN || errno == ENOBUFS) {

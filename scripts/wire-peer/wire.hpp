@@ -38,10 +38,13 @@ class Wire {
     struct Batch;
 
     void send(std::span<const std::uint8_t> frame) noexcept;
+    bool connect_remote() noexcept;
 
     WireOptions options_;
     Responder responder_;
     int fd_ = -1;
+    int send_fd_ = -1;
+    bool connected_ = false;
     sockaddr_un remote_{};
     Counters counters_;
     std::unique_ptr<Batch> batch_;

@@ -155,8 +155,14 @@ class CountedHooks final : public ThreadHooks {
   public:
     void begin(unsigned) override { begun++; }
     void end(unsigned) override { ended++; }
+    void polling(bool polls) override {
+        polling_now += polls ? 1 : -1;
+        said += polls;
+    }
     std::atomic<int> begun{0};
     std::atomic<int> ended{0};
+    std::atomic<int> polling_now{0};
+    std::atomic<int> said{0};
 };
 
 /// RAM from `base` on, with holes. Windows are direct or slow.

@@ -80,6 +80,28 @@ TEST(Threads, AStoppedBoardStartsAgain) {
     EXPECT_EQ(rig.sent().size(), 120u);
 }
 
+// Whoever waits for a core goes by it: a core that sleeps, is parked or has ended must not be said to poll.
+TEST(Threads, SaysWhenItPolls) {
+    Rig rig(threaded(2, 1000));
+    rig.bring_up(16);
+    ASSERT_TRUE(ping(rig, 5));
+    EXPECT_GT(rig.hooks.said, 0);
+    EXPECT_TRUE(eventually([&] { return rig.hooks.polling_now == 0; })) << "all sleep in the end";
+    ASSERT_TRUE(ping(rig, 5));
+    {
+        std::lock_guard guard(rig.lock);
+        rig.board->pause();
+    }
+    EXPECT_TRUE(eventually([&] { return rig.hooks.polling_now == 0; })) << "all are parked";
+    {
+        std::lock_guard guard(rig.lock);
+        rig.board->resume();
+    }
+    ASSERT_TRUE(ping(rig, 5));
+    rig.board->stop();
+    EXPECT_EQ(rig.hooks.polling_now, 0);
+}
+
 TEST(Threads, StopWhilePaused) {
     for (unsigned n = 0; n < 50; n++) {
         Rig rig(threaded(2, n % 2 ? 1000 : 0));

@@ -10,7 +10,7 @@ from wires import cross
 OPTIONS = ((True, "cores=2", "cores=1,queue-size=16"),
            (False, "cores=2,queue-size=16", "queue-size=4096,poll-us=1000"),
            (True, "queue-size=16,poll-us=1000", "queue-size=4096,cores=3,poll-us=0"),
-           (False, "poll-us=0", "queue-size=4096,poll-us=0,cores=2"))
+           (False, "poll-us=0", "queue-size=4096,poll-us=0,cores=2,halt-poll=off"))
 
 
 class TestOptions(PairCase):
