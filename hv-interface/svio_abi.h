@@ -58,6 +58,7 @@
 #define SVIO_ADMIN_QUEUE_MAX 1024
 #define SVIO_QUEUE_ALIGN 64
 #define SVIO_NO_VECTOR 0xffff
+#define SVIO_PORT_STALL_MS 2000 /* by default frames wait so long for a port that takes none */
 
 /* ---- function registers, BAR 0 (SPEC 4). All are 32 bits wide. ---- */
 #define SVIO_REG_MAGIC 0x0000 /* RO  "SVIO" */
@@ -167,6 +168,7 @@
 #define SVIO_F_MULTICAST (1ULL << 11) /* multicast filter commands */
 #define SVIO_F_QOS_REQUEST (1ULL << 12)
 #define SVIO_F_TIMESTAMP (1ULL << 13)
+#define SVIO_F_LOOPBACK (1ULL << 14) /* send: SVIO_ENTRY_LOOP */
 #define SVIO_F_SHARED_SIGNALS (1ULL << 32)
 
 /* ---- queue entries (SPEC 5) ---- */
@@ -192,9 +194,10 @@ struct svio_entry {
 #define SVIO_ENTRY_SEG 0x00000008 /* seg_* hold */
 #define SVIO_ENTRY_VLAN 0x00000010 /* vlan_tci holds */
 #define SVIO_ENTRY_HASH 0x00000020 /* receive: hash and hash_type hold */
+#define SVIO_ENTRY_LOOP 0x00000040 /* send: back to this VIF; receive: came that way */
 #define SVIO_ENTRY_KNOWN \
 	(SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE | SVIO_ENTRY_CSUM | SVIO_ENTRY_SEG | \
-	 SVIO_ENTRY_VLAN)
+	 SVIO_ENTRY_VLAN | SVIO_ENTRY_LOOP)
 
 #define SVIO_SEG_NONE 0
 #define SVIO_SEG_TCP4 1
@@ -300,6 +303,10 @@ struct svio_command {
 			__u8 reserved[36];
 		} core_map;
 		struct {
+			__le32 vector;
+			__u8 reserved[36];
+		} test_signal;
+		struct {
 			__le32 pair;
 			__u8 reserved[36];
 		} stats; /* SVIO_STATS_VIF: the VIF's own */
@@ -324,6 +331,7 @@ struct svio_command {
 #define SVIO_OP_RSS 0x0108
 #define SVIO_OP_SET_MTU 0x0109
 #define SVIO_OP_QUEUE_PAIRS 0x010a
+#define SVIO_OP_TEST_SIGNAL 0x010b /* raise a vector of this function */
 /* admin queue of the PF alone */
 #define SVIO_OP_DESCRIBE_OPTIONS 0x0200 /* data: struct svio_option list */
 #define SVIO_OP_ACCEPT_OPTIONS 0x0201 /* data: struct svio_option list */
@@ -466,7 +474,9 @@ struct svio_core_info {
 	X(RESETS, resets) \
 	X(BAD_REGISTER, bad_register) \
 	X(COMMANDS, commands) \
-	X(COMMANDS_REFUSED, commands_refused)
+	X(COMMANDS_REFUSED, commands_refused) \
+	X(DROP_TX_STALLED, drop_tx_stalled) \
+	X(LOOPED, looped)
 
 #define SVIO_QSTATS(X) \
 	X(POSTED, posted) /* entries taken from the driver */ \
@@ -558,6 +568,7 @@ SVIO_AT(svio_command, u.list.first, 24);
 SVIO_AT(svio_command, u.list.count, 28);
 SVIO_AT(svio_command, u.core_map.core, 24);
 SVIO_AT(svio_command, u.stats.pair, 24);
+SVIO_AT(svio_command, u.test_signal.vector, 24);
 SVIO_ASSERT(sizeof(((struct svio_command *)0)->u) == 40);
 
 SVIO_SIZE(svio_option, 8);

@@ -20,6 +20,8 @@ struct BoardConfig {
     unsigned cores = 1;     ///< 1..SVIO_MAX_CORES
     uint32_t poll_us = 200; ///< longest time without work before a core sleeps, microseconds
     bool threads = true;    ///< false: nobody calls the cores but the owner (tests, simulated time)
+    /// Longest time that frames wait for a port which takes none, milliseconds; 0: for ever. SPEC.md 5.3.
+    uint32_t stall_ms = SVIO_PORT_STALL_MS;
 };
 
 class Board final : public VifHost {
@@ -63,6 +65,7 @@ class Board final : public VifHost {
     unsigned vifs() const { return static_cast<unsigned>(vifs_.size()); }
     Port &port() { return *port_; }
     Clock &clock() { return clock_; }
+    uint64_t stall_ns() const { return uint64_t{config_.stall_ms} * 1'000'000; }
     GuestLock &lock() { return lock_; }
     ThreadHooks &hooks() { return hooks_; }
     /// Changes whenever a parked core should look again.

@@ -86,6 +86,7 @@ class HostPort final : public Port {
   public:
     explicit HostPort(const SvioHost &host) : host_(host) {}
     void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override {
+        uint32_t purges = purges_;
         for (size_t i = 0; i < frames.size() && !blocked_; i++) {
             // Before the call: its completion may run inside of it.
             blocked_ = true;
@@ -94,6 +95,9 @@ class HostPort final : public Port {
             if (taken != 0)
                 blocked_ = false;
             verdicts[i] = taken < 0 ? Verdict::Failed : Verdict::Sent;
+            // A reset from inside of the call: the frames after this one may belong to a life that is over.
+            if (purges_ != purges)
+                return;
         }
     }
     bool blocked() const override { return blocked_; }
@@ -102,6 +106,7 @@ class HostPort final : public Port {
     void purge() override {
         host_.port_purge(host_.opaque);
         blocked_ = false;
+        purges_++; // with the guest lock, as send()
     }
     void ready() { blocked_ = false; }
     size_t max_frame() const override { return SVIO_MESSAGE_MAX; }
@@ -109,6 +114,7 @@ class HostPort final : public Port {
   private:
     const SvioHost &host_;
     std::atomic<bool> blocked_{false};
+    uint32_t purges_ = 0;
 };
 
 } // namespace
@@ -144,7 +150,10 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
             self->netdev = netdev.get();
             port = std::move(netdev);
         }
-        BoardConfig board{.cores = config->cores, .poll_us = config->poll_us, .threads = true};
+        BoardConfig board{.cores = config->cores,
+                          .poll_us = config->poll_us,
+                          .threads = true,
+                          .stall_ms = config->stall_ms};
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
         VifConfig vif;
         std::copy_n(config->mac, vif.mac.size(), vif.mac.begin());

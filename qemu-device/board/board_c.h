@@ -54,6 +54,7 @@ typedef struct SvioBoardConfig {
     uint8_t mac[6];
     unsigned cores;
     uint32_t poll_us;
+    uint32_t stall_ms; /* see svio::BoardConfig */
     uint32_t queue_size;
     const char *port; /* a native port, or NULL */
 } SvioBoardConfig;

@@ -141,6 +141,7 @@ bool Core::step() {
         found |= drain_backlog();
     if (!board_.port().wants_guest_lock())
         found |= drain_outbox();
+    found |= drop_stalled();
     collect_signals(false);
     if (!found)
         counters.add(CoreEmptyPolls);
@@ -152,9 +153,11 @@ bool Core::serve_send(const Served &served) {
     SendQueue &queue = vif.pair(served.pair).send;
     if (!vif.active() || !queue.running() || !outbox_.empty())
         return false;
-    size_t n = queue.collect(vif, vif.memory(), outbox_, batch, board_.clock());
+    size_t looped;
+    size_t n = queue.collect(vif, vif.memory(), outbox_, batch, board_.clock(), looped);
     if (n == 0)
         return false;
+    delivered_ |= looped != 0;
     counters.add(CorePickedUp, n);
     pace_.sent(n, board_.clock().now());
     return true;
@@ -256,26 +259,68 @@ bool Core::send_outbox() {
         }
         iov[n++] = {outbox_.data(frame), frame.length};
     }
-    uint32_t purges = outbox_.purges();
+    std::array<Staged, Outbox::max_frames> offered;
+    std::copy_n(frames.begin(), n, offered.begin());
     port.send(std::span(iov).first(n), std::span(verdicts).first(n));
-    // A netdev may lead to a card whose interrupt is a write to our registers: a reset inside of send().
-    if (outbox_.purges() != purges)
-        return true;
+    return settle(std::span(offered).first(n), std::span(verdicts).first(n));
+}
+
+// Takes what the port has dealt with out of the outbox. A netdev may lead to a card whose interrupt is a
+// write to our registers: a reset inside of send() has taken that VIF's frames out already, and counted them.
+bool Core::settle(std::span<const Staged> offered, std::span<const Verdict> verdicts) {
     size_t dealt = 0;
-    for (; dealt < n && verdicts[dealt] != Verdict::Pending; dealt++) {
-        VifCounters &vif = frames[dealt].vif->counters;
-        if (verdicts[dealt] == Verdict::Failed) {
-            vif.add(SVIO_STAT_DROP_TX_PORT_ERROR);
+    bool purged = false;
+    for (; dealt < offered.size() && verdicts[dealt] != Verdict::Pending; dealt++) {
+        const Staged &frame = offered[dealt];
+        if (outbox_.empty() || outbox_.frames().front() != frame) {
+            purged = true;
             continue;
         }
-        vif.add(SVIO_STAT_TX_FRAMES);
-        vif.add(SVIO_STAT_TX_BYTES, frames[dealt].length);
+        VifCounters &vif = frame.vif->counters;
+        if (verdicts[dealt] == Verdict::Failed) {
+            vif.add(SVIO_STAT_DROP_TX_PORT_ERROR);
+        } else {
+            vif.add(SVIO_STAT_TX_FRAMES);
+            vif.add(SVIO_STAT_TX_BYTES, frame.length);
+        }
+        counters.add(CoreSwitched);
+        outbox_.pop(1);
     }
-    counters.add(CoreSwitched, dealt);
-    outbox_.pop(dealt);
-    if (dealt < n)
+    if (dealt != 0)
+        stuck_since_ = 0;
+    if (dealt < offered.size() && !purged)
         counters.add(CorePortBlocked);
     return dealt != 0;
+}
+
+// A port that takes nothing (its other end does not read) holds frames back, but not for ever: a driver would
+// take its queue for hung. When it is over, a frame is dropped at once until the port takes one again.
+bool Core::drop_stalled() {
+    if (!board_.port().blocked()) {
+        stuck_since_ = 0;
+        return false;
+    }
+    if (outbox_.empty() || board_.stall_ns() == 0)
+        return false;
+    uint64_t now = board_.clock().now();
+    if (stuck_since_ == 0)
+        stuck_since_ = now;
+    if (now - stuck_since_ < board_.stall_ns())
+        return false;
+    std::span<const Staged> frames = outbox_.frames();
+    for (const Staged &frame : frames)
+        frame.vif->counters.add(SVIO_STAT_DROP_TX_STALLED);
+    outbox_.pop(frames.size());
+    return true;
+}
+
+// How long a core with frames for a blocked port may sleep, nanoseconds.
+uint64_t Core::stall_wait(bool &bounded) {
+    bounded = frames_wait_ && board_.port().blocked() && board_.stall_ns() != 0;
+    if (!bounded || stuck_since_ == 0)
+        return board_.stall_ns();
+    uint64_t gone = board_.clock().now() - stuck_since_;
+    return gone < board_.stall_ns() ? board_.stall_ns() - gone : 0;
 }
 
 void Core::collect_signals(bool now_or_never) {
@@ -458,7 +503,10 @@ void Core::sleep() {
         counters.add(CoreSleeps);
         cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
         uint64_t before = board_.clock().now();
-        ppoll(fds.data(), n, nullptr, nullptr);
+        bool bounded;
+        uint64_t wait = stall_wait(bounded);
+        timespec timeout{static_cast<time_t>(wait / 1'000'000'000), static_cast<long>(wait % 1'000'000'000)};
+        ppoll(fds.data(), n, bounded ? &timeout : nullptr, nullptr);
         adapt(board_.clock().now() - before);
         counters.add(CoreWakes);
     }

@@ -89,6 +89,9 @@ class Core {
     void raise_signals();
     bool flush();
     bool send_outbox();
+    bool settle(std::span<const Staged> offered, std::span<const Verdict> verdicts);
+    bool drop_stalled();
+    uint64_t stall_wait(bool &bounded);
     bool arm_all();
     void rest();
     void sleep();
@@ -102,10 +105,11 @@ class Core {
     bool polling_ = false; // what was said last
     std::vector<Served> served_;
     bool serves_port_ = false;
-    bool hold_port_ = false;  // the frame at the port's front found no buffer,
-    uint32_t missing_ = 0;    // which is so far ahead
-    bool delivered_ = false;  // and perhaps not signalled yet
-    bool flush_port_ = false; // the port was refused because of the backlog, which is empty now
+    bool hold_port_ = false;   // the frame at the port's front found no buffer,
+    uint32_t missing_ = 0;     // which is so far ahead
+    bool delivered_ = false;   // and perhaps not signalled yet
+    uint64_t stuck_since_ = 0; // the port takes no frame since then; 0: it does
+    bool flush_port_ = false;  // the port was refused because of the backlog, which is empty now
     Pace pace_;
     Outbox outbox_;
     std::vector<Signal> signals_;

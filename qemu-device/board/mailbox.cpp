@@ -9,7 +9,12 @@
 
 namespace svio {
 
-void Vif::run_mailbox() {
+bool Vif::run_mailbox() {
+    // The signal of TEST_SIGNAL may be a write to a register: to this one again, or a reset.
+    if (mailbox_state_ == SVIO_MAILBOX_BUSY)
+        return false;
+    mailbox_state_ = SVIO_MAILBOX_BUSY;
+    uint32_t life = life_;
     svio_command command;
     static_assert(sizeof(command) == sizeof(mailbox_));
     std::memcpy(&command, mailbox_.data(), sizeof(command));
@@ -19,8 +24,11 @@ void Vif::run_mailbox() {
     counters.add(SVIO_STAT_COMMANDS);
     if (command.status != SVIO_ST_OK)
         counters.add(SVIO_STAT_COMMANDS_REFUSED);
+    if (life != life_)
+        return true;
     std::memcpy(mailbox_.data(), &command, sizeof(command));
     mailbox_state_ = SVIO_MAILBOX_DONE;
+    return true;
 }
 
 uint16_t Vif::execute(svio_command &command) {
@@ -37,6 +45,8 @@ uint16_t Vif::execute(svio_command &command) {
         return multicast(command);
     case SVIO_OP_STATS:
         return stats(command);
+    case SVIO_OP_TEST_SIGNAL:
+        return test_signal(command);
     case SVIO_OP_RX_MODE: {
         if (command.u.rx_mode.flags & ~uint32_t{SVIO_RX_KNOWN})
             return SVIO_ST_INVALID;
@@ -116,6 +126,16 @@ uint16_t Vif::multicast(const svio_command &command) {
         return SVIO_ST_NO_SPACE;
     std::copy(wanted.begin(), wanted.end(), end());
     group_count_ += wanted.size();
+    return SVIO_ST_OK;
+}
+
+uint16_t Vif::test_signal(const svio_command &command) {
+    uint32_t vector = command.u.test_signal.vector;
+    if (vector >= SVIO_VECTORS)
+        return SVIO_ST_INVALID;
+    if (!dma_)
+        return SVIO_ST_STATE;
+    signals_.raise(vector);
     return SVIO_ST_OK;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "queue.hpp"
 
+#include "vif.hpp"
+
 #include <bit>
 #include <cstring>
 
@@ -213,9 +215,11 @@ size_t Outbox::purge(const Vif *vif) {
 
 // ---- sending ----
 
-uint32_t SendQueue::check_flags(const svio_entry &entry) const {
+uint32_t SendQueue::check_flags(const svio_entry &entry, bool head) const {
     // No offload is offered yet, so each of their flags is one that was not negotiated.
-    constexpr uint32_t allowed = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
+    uint32_t allowed = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
+    if (head && (features & SVIO_F_LOOPBACK))
+        allowed |= SVIO_ENTRY_LOOP;
     return entry.flags & ~allowed ? SVIO_QERR_FLAGS : SVIO_QERR_NONE;
 }
 
@@ -228,7 +232,7 @@ uint32_t SendQueue::take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svi
         return SVIO_QERR_CHAIN;
     if (!load_entry(at, entry))
         return SVIO_QERR_DMA;
-    if (uint32_t error = check_flags(entry))
+    if (uint32_t error = check_flags(entry, n == 0))
         return error;
     if (entry.len == 0)
         return SVIO_QERR_EMPTY;
@@ -237,7 +241,7 @@ uint32_t SendQueue::take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svi
     return memory.read(entry.addr, to + length, entry.len) ? SVIO_QERR_NONE : SVIO_QERR_DMA;
 }
 
-uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &length) {
+uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags) {
     svio_entry entry;
     length = 0;
     for (uint32_t n = 0;; n++) {
@@ -253,6 +257,8 @@ uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &len
             fail(error);
             return 0;
         }
+        if (n == 0)
+            head_flags = entry.flags;
         length += entry.len;
         if (!(entry.flags & SVIO_ENTRY_MORE))
             return n + 1;
@@ -264,17 +270,24 @@ void SendQueue::publish_done() {
         fail(SVIO_QERR_DMA);
 }
 
-size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock) {
+size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock,
+                          size_t &looped) {
     size_t taken = 0;
+    looped = 0;
     while (taken < budget && outbox.has_room()) {
-        uint32_t length;
-        uint32_t entries = read_message(memory, outbox.tail(), length);
+        uint32_t length, head_flags;
+        uint32_t entries = read_message(memory, outbox.tail(), length, head_flags);
         if (entries == 0)
             break;
         // Before the first alone: from then on position() is ahead of what is published.
         if (taken == 0)
             drop_moot_signal();
-        outbox.push(&vif, length);
+        if (head_flags & SVIO_ENTRY_LOOP) {
+            vif.loop({outbox.tail(), length});
+            looped++;
+        } else {
+            outbox.push(&vif, length);
+        }
         counters.add(SVIO_QSTAT_BYTES, length);
         if (entries > 1)
             counters.add(SVIO_QSTAT_CHAINED);
@@ -305,7 +318,7 @@ bool ReceiveQueue::complete(const svio_entry &entry, uint32_t position) {
 }
 
 ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains,
-                                           Clock &clock, uint32_t &missing) {
+                                           Clock &clock, uint32_t &missing, uint32_t head_flags) {
     uint32_t n = 0;
     size_t found = 0;
     drop_moot_signal();
@@ -344,6 +357,8 @@ ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const 
         done.addr = chain_[i].addr;
         done.len = chain_[i].len;
         done.flags = (lap ? SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE : 0) | (i + 1 < n ? SVIO_ENTRY_MORE : 0);
+        if (i == 0)
+            done.flags |= head_flags;
         if (!complete(done, position() + i)) {
             fail(SVIO_QERR_DMA);
             return Result::Failed;

@@ -33,6 +33,7 @@ class Queue {
   public:
     QueueRegisters regs;
     QueueCounters counters;
+    uint64_t features = 0; ///< in force; of the VIF, changed while the board is paused
 
     /// Opens ring and event block; on failure the queue is in the error state.
     void start(GuestMemory &memory, uint32_t max_size);
@@ -89,6 +90,7 @@ struct Staged {
     class Vif *vif;
     uint32_t offset;
     uint32_t length;
+    bool operator==(const Staged &) const = default;
 };
 
 /// Where a core keeps what it has collected until the port has taken it. Bounded.
@@ -121,15 +123,17 @@ class Outbox {
 
 class SendQueue : public Queue {
   public:
-    /// Collects up to `budget` messages into the outbox and completes them. Returns how many it took.
-    size_t collect(class Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock);
+    /// Collects up to `budget` messages into the outbox and completes them; those that the driver loops back
+    /// go to the VIF at once. Returns how many it took, and of these `looped`.
+    size_t collect(class Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock,
+                   size_t &looped);
 
   private:
     /// Reads the chain at position(). 0: nothing there, or the queue has failed; else the entries used.
-    uint32_t read_message(GuestMemory &memory, uint8_t *to, uint32_t &length);
+    uint32_t read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags);
     uint32_t take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svio_entry &entry, uint8_t *to,
                         uint32_t length);
-    uint32_t check_flags(const svio_entry &entry) const;
+    uint32_t check_flags(const svio_entry &entry, bool head) const;
     void publish_done();
 };
 
@@ -140,8 +144,9 @@ class ReceiveQueue : public Queue {
     std::mutex mutex;
 
     /// Writes one frame into the next buffers. `missing` is the distance to the buffer that lacked (Full).
+    /// `head_flags` are added to the head's.
     Result deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains, Clock &clock,
-                   uint32_t &missing);
+                   uint32_t &missing, uint32_t head_flags = 0);
 
   private:
     bool complete(const svio_entry &entry, uint32_t position);

@@ -25,6 +25,7 @@ void Vif::reset() {
     event_vector_ = SVIO_NO_VECTOR;
     mailbox_.fill(0);
     mailbox_state_ = SVIO_MAILBOX_IDLE;
+    life_++;
     // A frame that was held back for want of buffers is now dropped rather than held for ever.
     host_.receive_ready(*this);
 }
@@ -40,6 +41,7 @@ void Vif::stop_queues() {
         for (Queue *queue : {static_cast<Queue *>(&pair.send), static_cast<Queue *>(&pair.receive)}) {
             queue->stop();
             queue->regs = QueueRegisters{};
+            queue->features = 0;
         }
     }
     counters.add(SVIO_STAT_DROP_TX_RESET, host_.purge(*this));
@@ -51,7 +53,7 @@ void Vif::control(uint32_t value) {
         return;
     }
     if ((value & SVIO_CONTROL_FEATURES_OK) && !features_ok_)
-        features_ok_ = (driver_features_ & ~features) == 0;
+        accept_features();
     bool run = value & SVIO_CONTROL_RUN;
     if (run && !features_ok_) {
         bad_access();
@@ -66,6 +68,15 @@ void Vif::control(uint32_t value) {
     }
     for (unsigned n = 0; n < config_.queue_pairs; n++)
         host_.wake(n);
+}
+
+void Vif::accept_features() {
+    if (driver_features_ & ~features)
+        return;
+    features_ok_ = true;
+    Pause pause(host_); // a queue may have been enabled already
+    for (Pair &pair : pairs_)
+        pair.send.features = pair.receive.features = driver_features_;
 }
 
 void Vif::set_link(bool up) {
@@ -213,6 +224,8 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
 
 bool Vif::write_function(uint32_t offset, uint32_t value) {
     if (offset >= SVIO_REG_MAILBOX && offset < SVIO_REG_MAILBOX + sizeof(svio_command)) {
+        if (mailbox_state_ == SVIO_MAILBOX_BUSY)
+            return false;
         mailbox_[(offset - SVIO_REG_MAILBOX) / 4] = value;
         return true;
     }
@@ -237,8 +250,7 @@ bool Vif::write_function(uint32_t offset, uint32_t value) {
             driver_features_ = (driver_features_ & 0xffffffff) | uint64_t{value} << 32;
         return !features_ok_;
     case SVIO_REG_MAILBOX_BELL:
-        run_mailbox();
-        return true;
+        return run_mailbox();
     default:
         return false;
     }
@@ -396,11 +408,11 @@ bool Vif::accepts(std::span<const uint8_t> frame) const {
 }
 
 // Counts why not, if not.
-bool Vif::admits(std::span<const uint8_t> frame) {
+bool Vif::admits(std::span<const uint8_t> frame, bool looped) {
     svio_stat reason;
     if (frame.size() < SVIO_FRAME_MIN)
         reason = SVIO_STAT_DROP_RX_RUNT;
-    else if (!link_up())
+    else if (!looped && !link_up())
         reason = SVIO_STAT_DROP_RX_LINK_DOWN;
     else if (!active() || receive_queue().state() == SVIO_QUEUE_DISABLED)
         reason = SVIO_STAT_DROP_RX_NOT_RUNNING;
@@ -443,6 +455,20 @@ Vif::Delivery Vif::receive(std::span<const uint8_t> frame, uint32_t &missing) {
     if (queue.running())
         result = queue.deliver(memory_, frame, chains(), clock_, missing);
     return conclude(result, frame);
+}
+
+void Vif::loop(std::span<const uint8_t> frame) {
+    counters.add(SVIO_STAT_LOOPED);
+    if (!admits(frame, true))
+        return;
+    ReceiveQueue &queue = receive_queue();
+    std::lock_guard lock(queue.mutex);
+    auto result = ReceiveQueue::Result::Failed;
+    uint32_t missing;
+    if (queue.running())
+        result = queue.deliver(memory_, frame, chains(), clock_, missing, SVIO_ENTRY_LOOP);
+    if (conclude(result, frame) == Delivery::Full)
+        counters.add(SVIO_STAT_DROP_RX_NO_BUFFER);
 }
 
 Vif::Delivery Vif::receive_locked(std::span<const uint8_t> frame) {

@@ -61,7 +61,8 @@ class Pause {
 
 class Vif {
   public:
-    static constexpr uint64_t features = SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST;
+    static constexpr uint64_t features =
+        SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK;
 
     enum class Delivery { Delivered, Dropped, Full, Busy };
 
@@ -95,6 +96,9 @@ class Vif {
     Delivery receive(std::span<const uint8_t> frame, uint32_t &missing);
     /// The same for a holder of the guest lock: never waits (Busy), has armed the bell on Full, and signals.
     Delivery receive_locked(std::span<const uint8_t> frame);
+    /// A frame that the driver sends to its own VIF, on the core that picked it up. Never held back, and link
+    /// or not.
+    void loop(std::span<const uint8_t> frame);
     ReceiveQueue &receive_queue() { return pairs_[0].receive; }
     Pair &pair(unsigned n) { return pairs_[n]; }
     unsigned pairs() const { return config_.queue_pairs; }
@@ -119,19 +123,21 @@ class Vif {
     void write_queue_control(Queue &queue, bool is_receive, unsigned pair, bool enable);
     bool bell(uint32_t offset);
     void control(uint32_t value);
+    void accept_features();
     void stop_queues();
     void post_event(uint32_t bits);
 
-    void run_mailbox();
+    bool run_mailbox();
     uint16_t execute(svio_command &command);
     uint16_t identify(svio_command &command);
     uint16_t set_mac(const svio_command &command);
     uint16_t multicast(const svio_command &command);
     uint16_t stats(svio_command &command);
+    uint16_t test_signal(const svio_command &command);
     uint16_t reply(const svio_command &command, const void *data, size_t length);
 
     bool accepts(std::span<const uint8_t> frame) const;
-    bool admits(std::span<const uint8_t> frame);
+    bool admits(std::span<const uint8_t> frame, bool looped = false);
     Delivery conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame);
     bool chains() const { return driver_features_ & SVIO_F_RX_CHAIN; }
 
@@ -151,6 +157,7 @@ class Vif {
     uint32_t event_vector_ = SVIO_NO_VECTOR;
     std::array<uint32_t, mailbox_words> mailbox_{};
     uint32_t mailbox_state_ = SVIO_MAILBOX_IDLE;
+    uint32_t life_ = 0;    // counts resets
     uint32_t written_ = 0; // by the command that runs, to its data buffer
 
     Mac mac_;

@@ -160,6 +160,7 @@ static bool svio_start_board(SvioNic *nic, Error **errp) {
     SvioBoardConfig config = {
         .cores = nic->cores,
         .poll_us = nic->poll_us,
+        .stall_ms = nic->stall_ms,
         .queue_size = nic->queue_size,
         .port = nic->port,
     };
@@ -285,6 +286,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_UINT32("cores", SvioNic, cores, 1),
     DEFINE_PROP_UINT32("queue-size", SvioNic, queue_size, 256),
     DEFINE_PROP_UINT32("poll-us", SvioNic, poll_us, 200),
+    DEFINE_PROP_UINT32("port-stall-ms", SvioNic, stall_ms, SVIO_PORT_STALL_MS),
     DEFINE_PROP_BOOL("halt-poll", SvioNic, halt_poll, true),
     DEFINE_PROP_STRING("port", SvioNic, port),
 };

@@ -32,6 +32,7 @@ struct SvioNic {
     uint32_t cores;
     uint32_t queue_size;
     uint32_t poll_us;
+    uint32_t stall_ms;
     bool halt_poll;
     char *port;
 

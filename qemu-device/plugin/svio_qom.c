@@ -49,5 +49,8 @@ void svio_qom_class_init(ObjectClass *klass) {
     object_class_property_set_description(
         klass, "poll-us", "longest time without work before an on-board core sleeps, microseconds");
     object_class_property_set_description(
+        klass, "port-stall-ms",
+        "longest time that frames wait for a wire which takes none, milliseconds; 0 is for ever");
+    object_class_property_set_description(
         klass, "port", "in place of netdev: dgram:LOCAL,REMOTE or tap:IFNAME, polled by a core");
 }

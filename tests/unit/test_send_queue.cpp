@@ -94,7 +94,7 @@ const Malformed malformed[] = {
     {"flag_seg", SVIO_QERR_FLAGS, one_flag<3>},
     {"flag_vlan", SVIO_QERR_FLAGS, one_flag<4>},
     {"flag_hash", SVIO_QERR_FLAGS, one_flag<5>},
-    {"flag_bit6", SVIO_QERR_FLAGS, one_flag<6>},
+    {"loop_in_second_entry", SVIO_QERR_FLAGS, [](Rig &rig) { chain_of(rig, 2, 60, SVIO_ENTRY_LOOP); }},
     {"flag_bit7", SVIO_QERR_FLAGS, one_flag<7>},
     {"flag_bit8", SVIO_QERR_FLAGS, one_flag<8>},
     {"flag_bit9", SVIO_QERR_FLAGS, one_flag<9>},
@@ -390,7 +390,8 @@ TEST_F(Sending, PositionsWrapAt32Bits) {
             Frame frame = make_frame(200, n);
             rig.tx.post(frame, {77});
             EXPECT_TRUE(rig.tx.must_ring(from));
-            ASSERT_EQ(queue.collect(*rig.vif, rig.ram, outbox, 32, rig.clock), 1u);
+            size_t looped;
+            ASSERT_EQ(queue.collect(*rig.vif, rig.ram, outbox, 32, rig.clock, looped), 1u);
             const Staged &staged = outbox.frames().front();
             EXPECT_EQ(Frame(outbox.data(staged), outbox.data(staged) + staged.length), frame);
             outbox.pop(1);
