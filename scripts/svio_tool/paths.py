@@ -24,6 +24,7 @@ PYTHON = "/usr/bin/python3"
 
 KERNELS = ("6.12", "6.1")
 DEFAULT_KERNEL = "6.12"
+DEBUG_KERNEL = "debug"      # see debug_kernel.py
 
 
 def kernel_dir(kernel: str) -> Path:

@@ -4,11 +4,12 @@ import time
 
 from svio_tool import steps, ui
 from svio_tool.checks import CheckpatchStep
+from svio_tool.debug_kernel import DebugKernelStep
 from svio_tool.build import BUILD_DIRS, DriverStep, MesonStep, NinjaStep
 from svio_tool.guest_image import BaseStep, DriverArchiveStep, ModulesStep
 from svio_tool.kernels import KernelStep
 from svio_tool.packages import FOR_TESTS, PackagesStep
-from svio_tool.paths import KERNELS
+from svio_tool.paths import DEBUG_KERNEL, KERNELS
 from svio_tool.qemu_headers import QemuHeadersStep
 
 
@@ -22,8 +23,9 @@ def _registry():
         made.append(MesonStep(f"configure-{short}", folder, sanitizer))
         made.append(NinjaStep(f"compile-{short}", f"unit tests, {sanitizer} sanitizer", folder,
                               ("tests/unit/svio-unit-tests",), (f"configure-{short}",)))
-    for kernel in KERNELS:
-        made += [KernelStep(kernel), ModulesStep(kernel), DriverStep(kernel),
+    for kernel in (*KERNELS, DEBUG_KERNEL):
+        made += [DebugKernelStep() if kernel == DEBUG_KERNEL else KernelStep(kernel),
+                 ModulesStep(kernel), DriverStep(kernel),
                  DriverArchiveStep(kernel, True), DriverArchiveStep(kernel, False)]
     return {step.name: step for step in made}
 

@@ -11,11 +11,13 @@ import sys
 import time
 
 from svio_tool import checks, setup, stats, ui
-from svio_tool.paths import BUILD, KERNELS, LOG, PYTHON, UNIT_TESTS, shown
+from svio_tool.paths import BUILD, DEBUG_KERNEL, KERNELS, LOG, PYTHON, UNIT_TESTS, shown
 from svio_tool.ui import SvioError
 from svio_tool.worker import matches
 
 SUITES = ("unit", "device", "vm")
+# The vm suite once more, in a guest whose kernel looks for bugs.
+DEBUG = "debug-kernel"
 # Not a measure of speed: a test that says nothing for so long hangs.
 PATIENCE = 900
 # (prefix of the names, set-up step, binary)
@@ -25,8 +27,9 @@ UNIT_BUILDS = (("unit", "compile", UNIT_TESTS),
 
 
 def add_arguments(parser):
-    parser.add_argument("suites", nargs="*", metavar="unit|device|vm|all", help="default: all of them but the "
-                        "tests that take minutes, which \"all\" runs too")
+    parser.add_argument("suites", nargs="*", metavar="unit|device|vm|all|debug-kernel", help="default: "
+                        "unit, device and vm but for the tests that take minutes, which \"all\" runs too; "
+                        "debug-kernel: vm with KASAN, lockdep, DMA-API debug and kmemleak in the guest")
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only tests whose name has this part; "
                         "with * a whole pattern")
     parser.add_argument("--json", metavar="FILE", help="write every result to FILE, - for standard output")
@@ -98,6 +101,10 @@ def _unit(tally):
             except (SvioError, OSError) as error:
                 tally.add(name, False, time.monotonic() - begin, str(error))
     for prefix, step, binary in UNIT_BUILDS:
+        # The sanitizers' builds take minutes, and have the same tests.
+        if tally.pattern and binary != UNIT_TESTS and UNIT_TESTS.exists() and \
+                not _google_names(UNIT_TESTS, prefix, tally):
+            continue
         if _set_up(tally, f"{prefix}/compiles", [step]):
             _google_tests(tally, prefix, binary)
 
@@ -261,11 +268,10 @@ class _WorkerReader:
 
 
 def _python_tests(tally, suite):
-    folder = checks.TEST_FOLDERS[suite]
-    steps = ["compile"]
-    if suite == "vm":
-        for kernel in KERNELS:
-            steps += setup.guest(kernel)
+    folder = checks.TEST_FOLDERS["vm" if suite == DEBUG else suite]
+    steps, kernels = ["compile"], {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
+    for kernel in kernels:
+        steps += setup.guest(kernel)
     if not _set_up(tally, f"{suite}/set-up", steps):
         return
     log = LOG / f"test-{suite}.log"
@@ -275,7 +281,8 @@ def _python_tests(tally, suite):
     if tally.pattern:
         command.append(tally.pattern)
     reader = _WorkerReader(tally, suite)
-    environment = {**os.environ, **({"SVIO_LONG": "1"} if tally.with_long else {})}
+    environment = {**os.environ, **({"SVIO_LONG": "1"} if tally.with_long else {}),
+                   **({"SVIO_GUEST_KERNEL": DEBUG_KERNEL} if suite == DEBUG else {})}
     status = _follow(command, reader.line, log, environment, pipe)
     if reader.found == 0 and not tally.pattern:
         tally.add(f"{suite}/present", False, 0, f"no test in {shown(folder)}")
@@ -289,13 +296,13 @@ def _python_tests(tally, suite):
 def main(args):
     suites = []
     for name in args.suites or ["all"]:
-        if name not in SUITES + ("all",):
-            raise SvioError(f"There is no test suite {name}: unit, device, vm or all.")
+        if name not in SUITES + ("all", DEBUG):
+            raise SvioError(f"There is no test suite {name}: unit, device, vm, all or {DEBUG}.")
         suites += SUITES if name == "all" else (name,)
     tally = Tally(args.pattern, "all" in args.suites)
     # With the results themselves on standard output, what people read goes beside it.
     with contextlib.redirect_stdout(sys.stderr if args.json == "-" else sys.stdout):
-        for suite in [name for name in SUITES if name in suites]:
+        for suite in [name for name in (*SUITES, DEBUG) if name in suites]:
             ui.say(f"--- {suite}")
             if suite == "unit":
                 _unit(tally)

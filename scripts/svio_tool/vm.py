@@ -19,7 +19,7 @@ from pathlib import Path
 
 from svio_tool import guest_image, host, kernels, ui
 from svio_tool.agent import Agent, GuestError, GuestResult  # noqa: F401 (part of this module's face)
-from svio_tool.paths import DEFAULT_KERNEL, PLUGIN, QEMU, RUN
+from svio_tool.paths import DEBUG_KERNEL, DEFAULT_KERNEL, PLUGIN, QEMU, RUN
 from svio_tool.qmp import QmpClient, QmpError
 from svio_tool.ui import SvioError
 
@@ -68,7 +68,10 @@ class Vm:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name):
             raise SvioError(f"A VM's name has letters, digits, dots and dashes only, not: {name}")
         self.name, self.nics, self.netdevs = name, list(nics), list(netdevs)
-        self.machine, self.smp, self.memory, self.kernel = machine, smp, memory, kernel
+        # So the same tests run with the debug kernel, whose shadow memory takes its part.
+        self.kernel = os.environ.get("SVIO_GUEST_KERNEL") or kernel
+        self.machine, self.smp = machine, smp
+        self.memory = memory + 1024 if self.kernel == DEBUG_KERNEL else memory
         self.accel, self.extra, self.append = accel, [str(word) for word in extra], append
         # Models of ours come from the plugin; other models must not be measured with it loaded.
         self.plugin = any(_bare(nic, "svio") for nic in self.nics) if plugin is None else plugin

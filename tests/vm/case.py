@@ -128,6 +128,7 @@ class VmCase(unittest.TestCase):
 
     def check_health(self):
         """What each class ends with (test_zz_healthy: tests run in the order of their names)."""
+        self.assertEqual(self.leaks(), "")
         self.assertEqual(self.vm.kernel_problems(), [])
         for card in self.card.values():
             vif = self.vif(card.name)
@@ -136,6 +137,15 @@ class VmCase(unittest.TestCase):
                 self.assertEqual(queue["errors"], 0, card.name)
             driver = self.ethtool(card)
             self.assertEqual({key: driver[key] for key in DRIVER_ERRORS if driver[key]}, {}, card.name)
+
+    def leaks(self):
+        """What kmemleak has found, in a guest that has it. An object must be unreferenced in two scans, and
+        5 s old."""
+        return self.run_in("""
+            mount -t debugfs none /sys/kernel/debug 2>/dev/null
+            leaks=/sys/kernel/debug/kmemleak
+            [ -e $leaks ] || exit 0
+            sleep 6; echo scan >$leaks; sleep 6; echo scan >$leaks; cat $leaks""")
 
     # ---- the guest ----
 
