@@ -24,6 +24,8 @@ More examples
   scripts/svio vm --nic virtio         the same VM with virtio-net, to compare
   scripts/svio vm --cores 2 --print-qemu        the raw QEMU line, to use in your own VM
   scripts/svio vm -- -device e1000,netdev=n1 -netdev user,id=n1       with more QEMU arguments
+  scripts/svio vm --disk debian.qcow2 --share-driver           your own disk; it is not written to
+  scripts/svio package                 .deb packages for host and guest, in build/package/
   scripts/svio test unit -k queue      some of the tests
   scripts/svio demo --json result.json figures for a program to read
 
@@ -38,7 +40,8 @@ VERBS = (
     ("doctor", "doctor", "what this host can do, each gap with the command that mends it"),
     ("setup", "setup", "build everything; quick when nothing has changed"),
     ("demo", "demo", "real traffic and latency, beside virtio-net"),
-    ("vm", "vm_verb", "a shell in a test VM"),
+    ("vm", "vm_verb", "a shell in a test VM, or your own disk image with the card"),
+    ("package", "package", "Debian packages of the plugin, the driver (DKMS) and the tools"),
     ("test", "testing", "all tests, one closing line"),
     ("stats", "stats", "the board's counters of a running VM"),
 )

@@ -16,6 +16,8 @@ WIRE_PEER = BUILD / "scripts" / "wire-peer" / "svio-wire-peer"
 UNIT_TESTS = BUILD / "tests" / "unit" / "svio-unit-tests"
 GUEST_DRIVER = REPO / "guest-driver"
 ABI_HEADER = REPO / "hv-interface" / "svio_abi.h"
+PACKAGE = BUILD / "package"
+DRIVER_DISK = PACKAGE / "driver-disk.img"
 TESTS = REPO / "tests"
 
 # The distribution's own binary unless somebody asks for another one.

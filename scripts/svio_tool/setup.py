@@ -8,14 +8,17 @@ from svio_tool.debug_kernel import DebugKernelStep
 from svio_tool.build import BUILD_DIRS, DriverStep, MesonStep, NinjaStep
 from svio_tool.guest_image import BaseStep, DriverArchiveStep, ModulesStep
 from svio_tool.kernels import KernelStep
-from svio_tool.packages import FOR_TESTS, PackagesStep
+from svio_tool.package import DriverDiskStep, PackageStep
+from svio_tool.packages import FOR_DISK, FOR_PACKAGE, FOR_TESTS, PackagesStep
 from svio_tool.paths import DEBUG_KERNEL, KERNELS
 from svio_tool.qemu_headers import QemuHeadersStep
 
 
 def _registry():
     made = [PackagesStep(), PackagesStep("packages-test", "Debian packages for the checks", FOR_TESTS),
-            QemuHeadersStep(), BaseStep(), CheckpatchStep(),
+            PackagesStep("packages-package", "Debian packages for packaging", FOR_PACKAGE),
+            PackagesStep("packages-disk", "Debian packages for disk images", FOR_DISK),
+            PackageStep(), DriverDiskStep(), QemuHeadersStep(), BaseStep(), CheckpatchStep(),
             MesonStep("configure", BUILD_DIRS["none"]),
             NinjaStep("compile", "board, plugin and tools", BUILD_DIRS["none"], (), ("configure",))]
     for sanitizer, short in (("thread", "tsan"), ("address", "asan")):

@@ -85,22 +85,25 @@ class Vm:
 
     def command(self):
         """The QEMU command line, whole and usable by hand."""
-        facts = kernels.info(self.kernel)
         words = [QEMU, "-name", f"svio-{self.name},debug-threads=on", "-nodefaults", "-no-user-config",
                  "-display", "none"]
         if self.plugin:
             words += ["-plugin", str(PLUGIN)]
-        shell = "svio.shell" if self.interactive else "loglevel=7"
         words += ["-machine", self.machine, *acceleration(self.accel), "-smp", str(self.smp),
-                  "-m", str(self.memory), "-no-reboot", "-kernel", str(facts["image"]),
-                  "-initrd", str(guest_image.initrd(self.kernel)),
-                  "-append", f"console=ttyS0 panic=-1 {shell} {self.append}".strip()]
+                  "-m", str(self.memory), *self.system()]
         words += self._channels()
         for netdev in self.netdevs:
             words += ["-netdev", netdev]
         for nic in self.nics:
             words += ["-device", nic]
         return words + self.extra
+
+    def system(self):
+        """What the VM boots."""
+        shell = "svio.shell" if self.interactive else "loglevel=7"
+        return ["-no-reboot", "-kernel", str(kernels.info(self.kernel)["image"]),
+                "-initrd", str(guest_image.initrd(self.kernel)),
+                "-append", f"console=ttyS0 panic=-1 {shell} {self.append}".strip()]
 
     def _channels(self):
         """Console, guest agent and monitors."""
@@ -143,10 +146,18 @@ class Vm:
         if len(str(self.run_dir / "agent")) > 100:
             # A unix socket's path has at most 107 bytes.
             self.sockets = Path(tempfile.mkdtemp(prefix="svio-"))
-        if not guest_image.initrd(self.kernel).exists():
-            raise SvioError("The guest image is not built yet: run scripts/svio setup.")
+        self.make_files()
+        self.check_image()
         if self.plugin and not PLUGIN.exists():
             raise SvioError("The plugin is not built yet: run scripts/svio setup.")
+
+    def make_files(self):
+        """What the command line refers to, also when somebody else runs it."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+
+    def check_image(self):
+        if not guest_image.initrd(self.kernel).exists():
+            raise SvioError("The guest image is not built yet: run scripts/svio setup.")
 
     def _claim(self):
         """One VM of a name at a time; the name is free again as soon as its owner is gone."""

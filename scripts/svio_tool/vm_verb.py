@@ -6,7 +6,7 @@ import subprocess
 import sys
 import termios
 
-from svio_tool import nics, setup, ui
+from svio_tool import disk_vm, nics, setup, ui
 from svio_tool.vm import Vm
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser):
     add("--machine", "QEMU machine (default: q35)", default="q35", metavar="q35|pc")
     add("--accel", "default: kvm where a guest really boots under it", choices=("kvm", "tcg"))
     add("--smp", "virtual CPUs (default: 1)", type=int, default=1, metavar="N")
-    add("--memory", "default: 512", type=int, default=512, metavar="MIB")
+    add("--memory", "default: 512, with --disk 1024", type=int, metavar="MIB")
     add("--kernel", "guest kernel (default: 6.12)", choices=("6.12", "6.1"), default="6.12")
     add("--cores", "on-board cores of the svio card, 1 to 16", type=int, metavar="N")
     add("--queue-size", "entries per message queue of the svio card", type=int, metavar="N")
@@ -28,6 +28,7 @@ def add_arguments(parser):
     add("--netdev", "QEMU netdev (default: user); for example tap,ifname=tap0,script=no,downscript=no",
         metavar="SPEC")
     add("--name", "name of the VM, for svio stats (default: vm)", default="vm")
+    disk_vm.add_arguments(parser)
     add("--print-qemu", "print the raw QEMU line and end", action="store_true")
     parser.add_argument("qemu_args", nargs="*", metavar="-- QEMU ARGS",
                         help="appended to QEMU's line as they are")
@@ -54,10 +55,22 @@ def build_vm(args):
     if args.nic != "none":
         cards = [nics.device(args.nic, _identifier(netdevs), cores=args.cores, queue_size=args.queue_size,
                              poll_us=args.poll_us, port=args.port)]
+    if args.disk:
+        return disk_vm.build(args, nics=cards, netdevs=netdevs, machine=args.machine, accel=args.accel,
+                             smp=args.smp, memory=args.memory or 1024, extra=args.qemu_args,
+                             interactive=True, wait=False)
     # Only libslirp surely answers DHCP at once; elsewhere five tries of a second pass without harm.
     return Vm(args.name, nics=cards, netdevs=netdevs, machine=args.machine, accel=args.accel, smp=args.smp,
-              memory=args.memory, kernel=args.kernel, extra=args.qemu_args, append="svio.dhcp quiet",
+              memory=args.memory or 512, kernel=args.kernel, extra=args.qemu_args, append="svio.dhcp quiet",
               interactive=True, wait=False)
+
+
+def _refuse_disk_words(args):
+    for given, flag in ((args.write, "--write"), (args.format, "--format"),
+                        (args.share_driver, "--share-driver"),
+                        (args.disk_bus != "virtio", "--disk-bus"), (args.firmware != "bios", "--firmware")):
+        if given:
+            raise ui.SvioError(f"{flag} is for --disk IMAGE only.")
 
 
 def main(args):
@@ -65,10 +78,14 @@ def main(args):
                                    (args.cores, 1, 16, "--cores")):
         if value is not None and not low <= value <= high:
             raise ui.SvioError(f"{flag} {value}: it must be {low} to {high}.")
-    setup.ensure(setup.for_vm(args.kernel, args.nic == "svio"))
+    if args.disk:
+        disk_vm.check_file(args.disk, args.write)
+    else:
+        _refuse_disk_words(args)
+    setup.ensure(disk_vm.steps(args) if args.disk else setup.for_vm(args.kernel, args.nic == "svio"))
     vm = build_vm(args)
     if args.print_qemu:
-        vm.run_dir.mkdir(parents=True, exist_ok=True)
+        vm.make_files()
         ui.say(shlex.join(vm.command()))
         return 0
     return _interactive(vm)
@@ -77,7 +94,10 @@ def main(args):
 def _interactive(vm):
     vm.prepare()
     words = vm.command()
-    ui.say(f"Starting VM {vm.name}; leave with \"exit\", or Ctrl-A X at once. "
+    if isinstance(vm, disk_vm.DiskVm):
+        disk_vm.explain(vm)
+    leave = "power the guest off" if isinstance(vm, disk_vm.DiskVm) else 'leave with "exit"'
+    ui.say(f"Starting VM {vm.name}; {leave}, or Ctrl-A X at once. "
            "For its raw QEMU line add --print-qemu.")
     saved = termios.tcgetattr(0) if sys.stdin.isatty() else None
     # The terminal's Ctrl-C belongs to the guest; QEMU reads it as a character.
