@@ -141,7 +141,7 @@ def licences():
     """Every source file says its licence in its first lines."""
     listed = ui.output(["git", "-C", REPO, "ls-files", "-co", "--exclude-standard"])
     if listed is None:
-        raise NotRun("this is not a git checkout")
+        raise NotRun("this is not a git checkout, or git is not installed")
     missing = []
     for name in listed.splitlines():
         if re.search(r"\.(c|h|cpp|hpp|py|sh|build)$", name) and (REPO / name).is_file():
