@@ -263,6 +263,11 @@ void svio_update_carrier(struct svio_priv *priv);
 int svio_open(struct net_device *netdev);
 int svio_stop(struct net_device *netdev);
 
+/* svio_pm.c. Under RTNL. */
+void svio_detach(struct svio_priv *priv);
+void svio_attach(struct svio_priv *priv);
+extern const struct dev_pm_ops svio_pm_ops;
+
 /* svio_ethtool.c */
 extern const struct ethtool_ops svio_ethtool_ops;
 

@@ -182,11 +182,15 @@ static int svio_hw_stop_queue(struct svio_priv *priv, u32 pair, u32 dir)
 {
 	u32 base = SVIO_QUEUE_REG(pair, dir, 0);
 	u32 state;
+	int err;
 
 	svio_wr(priv, base + SVIO_QUEUE_CONTROL, 0);
-	return readl_poll_timeout(priv->regs + base + SVIO_QUEUE_STATE, state,
-				  SVIO_QUEUE_STATE_OF(state) == SVIO_QUEUE_DISABLED,
-				  SVIO_POLL_US, SVIO_STOP_TIMEOUT_US);
+	/* All ones: the function is gone, and its answers are not worth waiting for. */
+	err = readl_poll_timeout(priv->regs + base + SVIO_QUEUE_STATE, state,
+				 state == U32_MAX ||
+				 SVIO_QUEUE_STATE_OF(state) == SVIO_QUEUE_DISABLED,
+				 SVIO_POLL_US, SVIO_STOP_TIMEOUT_US);
+	return state == U32_MAX ? -ENODEV : err;
 }
 
 /*

@@ -288,9 +288,7 @@ static void svio_reset_prepare(struct pci_dev *pdev)
 	struct svio_priv *priv = pci_get_drvdata(pdev);
 
 	rtnl_lock();
-	netif_device_detach(priv->netdev);
-	svio_down(priv);
-	set_bit(SVIO_DETACHED, &priv->state);
+	svio_detach(priv);
 	rtnl_unlock();
 }
 
@@ -299,13 +297,7 @@ static void svio_reset_done(struct pci_dev *pdev)
 	struct svio_priv *priv = pci_get_drvdata(pdev);
 
 	rtnl_lock();
-	clear_bit(SVIO_DETACHED, &priv->state);
-	clear_bit(SVIO_GONE, &priv->state);
-	priv->reset_failures = 0;
-	if (svio_revive(priv))
-		svio_request_reset(priv);
-	else
-		netif_device_attach(priv->netdev);
+	svio_attach(priv);
 	rtnl_unlock();
 }
 
@@ -594,9 +586,7 @@ static void svio_shutdown(struct pci_dev *pdev)
 	struct svio_priv *priv = pci_get_drvdata(pdev);
 
 	rtnl_lock();
-	netif_device_detach(priv->netdev);
-	svio_down(priv);
-	set_bit(SVIO_DETACHED, &priv->state);
+	svio_detach(priv);
 	if (!svio_hw_gone(priv))
 		svio_hw_reset(priv);
 	pci_clear_master(pdev);
@@ -617,6 +607,7 @@ static struct pci_driver svio_driver = {
 	.remove = svio_remove,
 	.shutdown = svio_shutdown,
 	.err_handler = &svio_err_handler,
+	.driver.pm = pm_sleep_ptr(&svio_pm_ops),
 };
 module_pci_driver(svio_driver);
 

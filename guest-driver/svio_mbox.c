@@ -58,8 +58,14 @@ static int svio_mbox_run(struct svio_priv *priv, union svio_mbox_words *m)
 	svio_wr(priv, SVIO_REG_MAILBOX_BELL, 1);
 
 	err = readl_poll_timeout(priv->regs + SVIO_REG_MAILBOX_STATE, state,
-				 state == SVIO_MAILBOX_DONE, SVIO_MBOX_POLL_US,
-				 SVIO_MBOX_TIMEOUT_US);
+				 state == SVIO_MAILBOX_DONE || state == U32_MAX,
+				 SVIO_MBOX_POLL_US, SVIO_MBOX_TIMEOUT_US);
+	if (state == U32_MAX) {
+		/* Pulled out: the service task sees to the rest. */
+		set_bit(SVIO_GONE, &priv->state);
+		mod_delayed_work(system_wq, &priv->service, 0);
+		return -ENODEV;
+	}
 	if (err) {
 		netdev_err(priv->netdev, "mailbox command %#06x timed out, state %#x\n",
 			   opcode, state);

@@ -56,7 +56,7 @@ class Card:
 
 class VmCase(unittest.TestCase):
     NAME = ""
-    KERNEL, MACHINE, SMP = "6.12", "q35", 1
+    KERNEL, MACHINE, SMP, EXTRA = "6.12", "q35", 1, ()
     maxDiff = 2000
     dead = False
 
@@ -106,7 +106,7 @@ class VmCase(unittest.TestCase):
         cards = cls.card.values()
         return Vm(f"test-{cls.NAME}", nics=[card.device() for card in cards],
                   netdevs=[card.wire.netdev for card in cards if card.wire.netdev], machine=cls.MACHINE,
-                  smp=cls.SMP, memory=640, kernel=cls.KERNEL)
+                  smp=cls.SMP, memory=640, kernel=cls.KERNEL, extra=cls.EXTRA)
 
     @classmethod
     def tearDownClass(cls):
@@ -246,9 +246,9 @@ class VmCase(unittest.TestCase):
             return condition()
         return wait_for(alive, what, timeout)
 
-    def wait_ping(self, words, timeout=DEADLINE):
+    def wait_ping(self, words, timeout=DEADLINE, prefix=""):
         """Until one answer has come; for after an interruption, when the first frames may be lost."""
-        self.wait(lambda: self.vm.run(f"ping -c 1 -W 2 -q {words}", check=False).rc == 0,
+        self.wait(lambda: self.vm.run(f"{prefix} ping -c 1 -W 2 -q {words}", check=False).rc == 0,
                   f"an answer to ping {words}", timeout)
 
 

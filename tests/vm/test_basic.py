@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One card at a time against a peer, on each kernel and machine."""
 from basics import BasicVm, Facts, Idle, LoadUnload, Ping, Transfer
-from disturb import Changes, Filters, Life, Overrun, SystemReset
+from disturb import Changes, Filters, Frames, Life, Overrun, SystemReset
+from sleep import MAY_SLEEP, Sleep
 
 
 class Healthy:
@@ -14,9 +15,9 @@ class TestQ35(Facts, Ping, Transfer, Idle, LoadUnload, Filters, Life, Changes, O
     NAME = "q35"
 
 
-class TestPc(Facts, Ping, Transfer, SystemReset, Healthy, BasicVm):
+class TestPc(Facts, Ping, Transfer, SystemReset, Sleep, Frames, Healthy, BasicVm):
     """The older machine: conventional PCI, no function-level reset."""
-    NAME, MACHINE, RESETS = "pc", "pc", 1
+    NAME, MACHINE, RESETS, EXTRA = "pc", "pc", 1, MAY_SLEEP["pc"]
 
 
 class TestLinux61(Facts, Ping, Transfer, LoadUnload, Overrun, Healthy, BasicVm):
