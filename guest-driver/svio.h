@@ -3,7 +3,10 @@
 #ifndef SVIO_H
 #define SVIO_H
 
+#include <linux/bpf.h>
+#include <linux/dim.h>
 #include <linux/etherdevice.h>
+#include <linux/ethtool.h>
 #include <linux/if_vlan.h>
 #include <linux/io.h>
 #include <linux/mutex.h>
@@ -12,6 +15,7 @@
 #include <linux/u64_stats_sync.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
+#include <net/xdp.h>
 
 #include "svio_abi.h"
 
@@ -34,12 +38,26 @@ static inline void svio_pool_set_napi(struct page_pool_params *params, struct na
 #endif
 }
 
+/* Linux 6.1 does not ask what a driver can do for XDP. */
+static inline void svio_set_xdp_features(struct net_device *netdev)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	xdp_set_features_flag(netdev, NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT |
+			      NETDEV_XDP_ACT_NDO_XMIT);
+#endif
+}
+
 #define SVIO_DRV_NAME "svio"
 
-#define SVIO_FEATURES_WANTED (SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST)
+#define SVIO_FEATURES_WANTED \
+	(SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK)
 
 #define SVIO_RX_HEADROOM (NET_SKB_PAD + NET_IP_ALIGN)
 #define SVIO_RX_TAILROOM SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
+/* With an XDP program a frame has one buffer, a page with room for what the program puts before it. */
+#define SVIO_XDP_HEADROOM (XDP_PACKET_HEADROOM + NET_IP_ALIGN)
+#define SVIO_XDP_MTU_MAX \
+	(PAGE_SIZE - SVIO_XDP_HEADROOM - SVIO_RX_TAILROOM - ETH_HLEN - 2 * VLAN_HLEN)
 #define SVIO_RX_COPYBREAK 256
 #define SVIO_RX_BATCH 32 /* entries of one refill */
 #define SVIO_RX_RETRY (HZ / 10) /* after a failed allocation */
@@ -66,12 +84,23 @@ struct svio_ring {
 	u32 size;
 };
 
+/* Who owns the buffer of an entry that is being sent. */
+enum svio_tx_kind {
+	SVIO_TX_SKB,
+	SVIO_TX_XDP_OWN, /* a page of our own pool goes back out: mapped already */
+	SVIO_TX_XDP_FRAME, /* redirected to us */
+};
+
 /* An entry of the send queue. The skb hangs on the last entry of its chain. */
 struct svio_tx_buf {
-	struct sk_buff *skb;
+	union {
+		struct sk_buff *skb;
+		struct xdp_frame *xdpf;
+	};
 	DEFINE_DMA_UNMAP_ADDR(dma);
 	DEFINE_DMA_UNMAP_LEN(len);
 	bool frag;
+	u8 kind; /* SVIO_TX_* */
 };
 
 struct svio_tx {
@@ -82,6 +111,7 @@ struct svio_tx {
 	void __iomem *bell;
 	u32 chain_max; /* entries of the longest message that we make */
 	u32 wake_at; /* free entries that wake a stopped queue */
+	u32 head_flags; /* for the self test; under the queue's lock */
 	bool broken; /* the device broke the contract: wait for the reset */
 
 	/* written by the sender */
@@ -98,6 +128,8 @@ struct svio_tx {
 		u64_stats_t stops;
 		u64_stats_t bells;
 		u64_stats_t bells_suppressed;
+		u64_stats_t xdp_sent; /* XDP_TX and redirected frames */
+		u64_stats_t xdp_full;
 	} send ____cacheline_aligned_in_smp;
 	struct {
 		struct u64_stats_sync sync;
@@ -125,6 +157,11 @@ struct svio_rx {
 	u32 post; /* next position to post */
 	u16 index;
 	bool broken;
+	u32 headroom; /* of each buffer; SVIO_XDP_HEADROOM: for XDP */
+	u8 xdp_todo; /* SVIO_XDP_*: what the end of this poll is to flush */
+	struct xdp_rxq_info rxq;
+
+	struct dim dim;
 
 	struct {
 		struct u64_stats_sync sync;
@@ -138,7 +175,24 @@ struct svio_rx {
 		u64_stats_t alloc_failed;
 		u64_stats_t bells;
 		u64_stats_t bells_suppressed;
+		u64_stats_t xdp_pass;
+		u64_stats_t xdp_drop;
+		u64_stats_t xdp_tx;
+		u64_stats_t xdp_redirect;
+		u64_stats_t xdp_errors; /* aborted, or not sent */
+		u64_stats_t xdp_too_long;
 	} stats;
+};
+
+/* The memory of a pair while the pair does not use it: see svio_reconfigure(). */
+struct svio_pair_mem {
+	struct svio_ring tx_ring;
+	struct svio_tx_buf *tx_buf;
+	struct svio_ring rx_ring;
+	struct svio_rx_buf *rx_buf;
+	struct page_pool *pool;
+	struct xdp_rxq_info rxq;
+	u32 headroom;
 };
 
 struct svio_pair {
@@ -164,6 +218,7 @@ enum {
 	SVIO_GONE, /* registers read as all ones */
 	SVIO_WANT_RESET,
 	SVIO_WANT_RX_MODE,
+	SVIO_TESTING, /* the self test waits for its frames */
 };
 
 struct svio_priv {
@@ -177,6 +232,13 @@ struct svio_priv {
 	u32 tx_size;
 	u32 rx_size;
 	u32 tx_moderation; /* as SVIO_QUEUE_MODERATION */
+	u32 rx_moderation;
+	bool rx_adaptive; /* DIM decides instead */
+	bool xdp; /* buffers are such that XDP can use them */
+	struct bpf_prog __rcu *xdp_prog;
+	u32 max_mtu; /* without XDP */
+	int msg_enable;
+	struct svio_selftest *test;
 	unsigned long state;
 
 	struct mutex mbox_lock; /* one command at a time, and its data buffer */
@@ -190,6 +252,7 @@ struct svio_priv {
 	unsigned long last_reset;
 	unsigned int reset_failures;
 	atomic64_t resets;
+	atomic64_t event_irqs;
 	atomic64_t tx_timeouts;
 	u8 *mc_list; /* snapshot, SVIO_MULTICAST_MAX addresses; under RTNL */
 
@@ -204,6 +267,11 @@ static inline u32 svio_rd(struct svio_priv *priv, u32 reg)
 static inline void svio_wr(struct svio_priv *priv, u32 reg, u32 value)
 {
 	writel(value, priv->regs + reg);
+}
+
+static inline bool svio_rx_xdp(const struct svio_rx *rx)
+{
+	return rx->headroom == SVIO_XDP_HEADROOM;
 }
 
 /* Adds one to a counter whose writer is serialized by NAPI or the queue's lock. */
@@ -231,23 +299,66 @@ int svio_mbox_queue_pairs(struct svio_priv *priv, u32 count);
 int svio_mbox_identify(struct svio_priv *priv, struct svio_vif_info *info);
 int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags);
 int svio_mbox_multicast(struct svio_priv *priv, const u8 *mac, int count);
+int svio_mbox_test_signal(struct svio_priv *priv, u32 vector);
 int svio_mbox_stats(struct svio_priv *priv, u32 pair, u64 *send, u64 *receive, int max);
 
 /* svio_txrx.c: memory of a pair, NAPI, the send queue */
 int svio_pair_alloc(struct svio_pair *pair);
 void svio_pair_free(struct svio_pair *pair);
 void svio_pair_clear(struct svio_pair *pair);
+int svio_mem_alloc(struct svio_pair *pair, struct svio_pair_mem *mem, u32 tx_size, u32 rx_size,
+		   bool xdp);
+void svio_mem_free(struct svio_pair *pair, struct svio_pair_mem *mem);
+void svio_mem_swap(struct svio_pair *pair, struct svio_pair_mem *mem);
 void svio_pair_purge(struct svio_pair *pair);
 int svio_poll(struct napi_struct *napi, int budget);
 void svio_napi_kick(struct svio_pair *pair);
 bool svio_bell(const struct svio_ring *ring, void __iomem *bell, u32 from, u32 to);
 netdev_tx_t svio_start_xmit(struct sk_buff *skb, struct net_device *netdev);
+u32 svio_tx_free(const struct svio_tx *tx);
+void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count);
+void svio_tx_kick(struct svio_tx *tx);
 
 /* svio_rx.c: the receive queue */
 int svio_rx_clean(struct svio_rx *rx, int budget);
 bool svio_rx_ready(const struct svio_rx *rx);
 void svio_rx_fill(struct svio_rx *rx);
 void svio_rx_purge(struct svio_rx *rx);
+struct svio_rx_buf *svio_rx_buf(const struct svio_rx *rx, u32 position);
+struct svio_entry *svio_rx_entry(const struct svio_rx *rx, u32 position);
+void *svio_rx_sync(struct svio_rx *rx, const struct svio_rx_buf *buf);
+
+/* svio_xdp.c. svio_xdp_receive() returns what the stack is to have, if anything. */
+struct sk_buff *svio_xdp_receive(struct svio_rx *rx, int count, u32 bytes);
+void svio_xdp_flush(struct svio_rx *rx);
+void svio_xdp_return(struct svio_tx *tx, struct svio_tx_buf *buf, int budget);
+int svio_xdp_xmit(struct net_device *netdev, int count, struct xdp_frame **frames, u32 flags);
+int svio_bpf(struct net_device *netdev, struct netdev_bpf *bpf);
+
+/* svio_reconf.c: other sizes and kinds of buffers, with the interface up or not. Under RTNL. */
+int svio_reconfigure(struct svio_priv *priv, u32 tx_size, u32 rx_size, bool xdp);
+
+/* svio_coalesce.c */
+int svio_get_coalesce(struct net_device *netdev, struct ethtool_coalesce *coal,
+		      struct kernel_ethtool_coalesce *kernel_coal,
+		      struct netlink_ext_ack *extack);
+int svio_set_coalesce(struct net_device *netdev, struct ethtool_coalesce *coal,
+		      struct kernel_ethtool_coalesce *kernel_coal,
+		      struct netlink_ext_ack *extack);
+void svio_dim_init(struct svio_rx *rx);
+u32 svio_dim_start(struct svio_rx *rx);
+void svio_dim_poll(struct svio_pair *pair);
+void svio_dim_stop(struct svio_rx *rx);
+
+/* svio_regs.c */
+int svio_get_regs_len(struct net_device *netdev);
+void svio_get_regs(struct net_device *netdev, struct ethtool_regs *regs, void *data);
+
+/* svio_selftest.c */
+#define SVIO_TESTS 4
+extern const char svio_test_names[SVIO_TESTS][ETH_GSTRING_LEN];
+void svio_self_test(struct net_device *netdev, struct ethtool_test *etest, u64 *data);
+bool svio_selftest_take(struct svio_rx *rx, int count, u32 bytes);
 
 /* svio_service.c: what needs process context. Under RTNL unless said otherwise. */
 void svio_service(struct work_struct *work); /* takes RTNL */

@@ -9,7 +9,7 @@
 static const char * const svio_dev_names[] = { SVIO_STAT_NAMES };
 static const char * const svio_dev_queue_names[] = { SVIO_QSTAT_NAMES };
 
-static const char * const svio_drv_names[] = { "resets", "tx_timeouts" };
+static const char * const svio_drv_names[] = { "resets", "tx_timeouts", "event_irqs" };
 
 /* In the order in which svio_pair_values() writes them. */
 static const char * const svio_pair_names[] = {
@@ -19,11 +19,13 @@ static const char * const svio_pair_names[] = {
 static const char * const svio_tx_names[] = {
 	"packets", "bytes", "wakes",
 	"dropped", "linearized", "stops", "bells", "bells_suppressed",
+	"xdp_sent", "xdp_full",
 };
 
 static const char * const svio_rx_names[] = {
 	"packets", "bytes", "multicast", "copied", "chained", "dropped", "length_errors",
 	"alloc_failed", "bells", "bells_suppressed",
+	"xdp_pass", "xdp_drop", "xdp_tx", "xdp_redirect", "xdp_errors", "xdp_too_long",
 };
 
 #define SVIO_PAIR_VALUES \
@@ -34,6 +36,8 @@ static int svio_get_sset_count(struct net_device *netdev, int sset)
 {
 	struct svio_priv *priv = netdev_priv(netdev);
 
+	if (sset == ETH_SS_TEST)
+		return SVIO_TESTS;
 	if (sset != ETH_SS_STATS)
 		return -EOPNOTSUPP;
 	return ARRAY_SIZE(svio_drv_names) + ARRAY_SIZE(svio_dev_names) +
@@ -62,6 +66,8 @@ static void svio_get_strings(struct net_device *netdev, u32 sset, u8 *data)
 	struct svio_priv *priv = netdev_priv(netdev);
 	int i;
 
+	if (sset == ETH_SS_TEST)
+		memcpy(data, svio_test_names, sizeof(svio_test_names));
 	if (sset != ETH_SS_STATS)
 		return;
 	svio_put_names(&data, "", svio_drv_names, ARRAY_SIZE(svio_drv_names));
@@ -104,8 +110,8 @@ static u64 *svio_pair_values(u64 *data, struct svio_pair *pair)
 	*data++ = atomic64_read(&pair->irqs);
 	data = svio_put_group(data, &pair->stats, polls, repolls);
 	data = svio_put_group(data, &pair->tx.done, packets, wakes);
-	data = svio_put_group(data, &pair->tx.send, dropped, bells_suppressed);
-	return svio_put_group(data, &pair->rx.stats, packets, bells_suppressed);
+	data = svio_put_group(data, &pair->tx.send, dropped, xdp_full);
+	return svio_put_group(data, &pair->rx.stats, packets, xdp_too_long);
 }
 
 static void svio_get_ethtool_stats(struct net_device *netdev, struct ethtool_stats *stats,
@@ -116,6 +122,7 @@ static void svio_get_ethtool_stats(struct net_device *netdev, struct ethtool_sta
 
 	*data++ = atomic64_read(&priv->resets);
 	*data++ = atomic64_read(&priv->tx_timeouts);
+	*data++ = atomic64_read(&priv->event_irqs);
 	for (i = 0; i < priv->pairs; i++)
 		data = svio_pair_values(data, &priv->pair[i]);
 
@@ -154,20 +161,6 @@ static void svio_get_ringparam(struct net_device *netdev, struct ethtool_ringpar
 	ring->tx_pending = priv->tx_size;
 }
 
-static int svio_resize(struct net_device *netdev, u32 tx_size, u32 rx_size)
-{
-	struct svio_priv *priv = netdev_priv(netdev);
-	bool running = test_bit(SVIO_UP, &priv->state);
-
-	if (!running && test_bit(SVIO_OPEN, &priv->state))
-		return -EBUSY; /* a reset is on its way */
-	if (running)
-		svio_stop(netdev);
-	priv->tx_size = tx_size;
-	priv->rx_size = rx_size;
-	return running ? svio_open(netdev) : 0;
-}
-
 static int svio_set_ringparam(struct net_device *netdev, struct ethtool_ringparam *ring,
 			      struct kernel_ethtool_ringparam *kernel_ring,
 			      struct netlink_ext_ack *extack)
@@ -175,22 +168,32 @@ static int svio_set_ringparam(struct net_device *netdev, struct ethtool_ringpara
 	struct svio_priv *priv = netdev_priv(netdev);
 	u32 tx_size = roundup_pow_of_two(max_t(u32, ring->tx_pending, SVIO_QUEUE_MIN));
 	u32 rx_size = roundup_pow_of_two(max_t(u32, ring->rx_pending, SVIO_QUEUE_MIN));
-	u32 old_tx = priv->tx_size, old_rx = priv->rx_size;
 	int err;
 
 	if (ring->rx_mini_pending || ring->rx_jumbo_pending)
 		return -EINVAL;
-	if (tx_size == old_tx && rx_size == old_rx)
+	if (tx_size == priv->tx_size && rx_size == priv->rx_size)
 		return 0;
-	err = svio_resize(netdev, tx_size, rx_size);
-	if (!err || err == -EBUSY)
-		return err;
-	NL_SET_ERR_MSG_MOD(extack, "the queues do not start with these sizes");
-	priv->tx_size = old_tx;
-	priv->rx_size = old_rx;
-	if (svio_open(netdev))
-		netdev_err(netdev, "the queues do not start with the old sizes either\n");
+	err = svio_reconfigure(priv, tx_size, rx_size, priv->xdp);
+	if (err == -EBUSY)
+		NL_SET_ERR_MSG_MOD(extack, "a reset is under way, try again");
+	else if (err)
+		NL_SET_ERR_MSG_MOD(extack, "the queues do not start with these sizes");
 	return err;
+}
+
+static u32 svio_get_msglevel(struct net_device *netdev)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+
+	return priv->msg_enable;
+}
+
+static void svio_set_msglevel(struct net_device *netdev, u32 level)
+{
+	struct svio_priv *priv = netdev_priv(netdev);
+
+	priv->msg_enable = level;
 }
 
 static int svio_get_link_ksettings(struct net_device *netdev, struct ethtool_link_ksettings *cmd)
@@ -202,12 +205,23 @@ static int svio_get_link_ksettings(struct net_device *netdev, struct ethtool_lin
 	ethtool_link_ksettings_zero_link_mode(cmd, advertising);
 	cmd->base.port = PORT_OTHER;
 	cmd->base.autoneg = AUTONEG_DISABLE;
-	cmd->base.duplex = DUPLEX_FULL;
-	cmd->base.speed = speed && speed <= INT_MAX ? speed : SPEED_UNKNOWN;
+	/* A wire without a rate of its own has none that could be told. */
+	cmd->base.duplex = netif_carrier_ok(netdev) ? DUPLEX_FULL : DUPLEX_UNKNOWN;
+	cmd->base.speed = netif_carrier_ok(netdev) && speed && speed <= INT_MAX ? speed :
+			  SPEED_UNKNOWN;
 	return 0;
 }
 
 const struct ethtool_ops svio_ethtool_ops = {
+	.supported_coalesce_params = ETHTOOL_COALESCE_USECS | ETHTOOL_COALESCE_MAX_FRAMES |
+				     ETHTOOL_COALESCE_USE_ADAPTIVE_RX,
+	.get_coalesce = svio_get_coalesce,
+	.set_coalesce = svio_set_coalesce,
+	.get_regs_len = svio_get_regs_len,
+	.get_regs = svio_get_regs,
+	.get_msglevel = svio_get_msglevel,
+	.set_msglevel = svio_set_msglevel,
+	.self_test = svio_self_test,
 	.get_drvinfo = svio_get_drvinfo,
 	.get_link = ethtool_op_get_link,
 	.get_link_ksettings = svio_get_link_ksettings,

@@ -161,7 +161,8 @@ int svio_hw_start_queues(struct svio_priv *priv)
 	for (i = 0; i < priv->pairs; i++) {
 		struct svio_pair *pair = &priv->pair[i];
 
-		err = svio_hw_start_queue(priv, &pair->rx.ring, i, SVIO_RECEIVE, 0);
+		err = svio_hw_start_queue(priv, &pair->rx.ring, i, SVIO_RECEIVE,
+					  svio_dim_start(&pair->rx));
 		if (err)
 			return err;
 		err = svio_hw_start_queue(priv, &pair->tx.ring, i, SVIO_SEND,

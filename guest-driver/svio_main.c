@@ -5,6 +5,14 @@
 
 #include "svio.h"
 
+#define SVIO_MSG_DEFAULT \
+	(NETIF_MSG_DRV | NETIF_MSG_PROBE | NETIF_MSG_LINK | NETIF_MSG_TIMER | NETIF_MSG_RX_ERR | \
+	 NETIF_MSG_TX_ERR | NETIF_MSG_HW)
+
+static int debug = -1;
+module_param(debug, int, 0444);
+MODULE_PARM_DESC(debug, "message level: the lowest so many bits of ethtool's msglvl, -1 for the default");
+
 /* ---- interrupts ---- */
 
 static irqreturn_t svio_pair_irq(int irq, void *data)
@@ -21,6 +29,7 @@ static irqreturn_t svio_event_irq(int irq, void *data)
 	struct svio_priv *priv = data;
 	u32 events = svio_rd(priv, SVIO_REG_EVENT);
 
+	atomic64_inc(&priv->event_irqs);
 	if (events == U32_MAX || !events)
 		return IRQ_HANDLED;
 	svio_wr(priv, SVIO_REG_EVENT, events);
@@ -68,7 +77,7 @@ void svio_update_carrier(struct svio_priv *priv)
 	else
 		netif_carrier_off(priv->netdev);
 	if (netif_running(priv->netdev))
-		netdev_info(priv->netdev, "link is %s\n", up ? "up" : "down");
+		netif_info(priv, link, priv->netdev, "link is %s\n", up ? "up" : "down");
 }
 
 int svio_up(struct svio_priv *priv)
@@ -106,6 +115,8 @@ void svio_down(struct svio_priv *priv)
 	/* NAPI first: it could wake a queue that we have just stopped. */
 	for (i = 0; i < priv->pairs; i++)
 		napi_disable(&priv->pair[i].napi);
+	for (i = 0; i < priv->pairs; i++)
+		svio_dim_stop(&priv->pair[i].rx);
 	cancel_delayed_work_sync(&priv->refill);
 	netif_trans_update(priv->netdev);
 	netif_tx_disable(priv->netdev);
@@ -190,8 +201,8 @@ static void svio_tx_timeout(struct net_device *netdev, unsigned int txqueue)
 	struct svio_tx *tx = &priv->pair[txqueue].tx;
 
 	atomic64_inc(&priv->tx_timeouts);
-	netdev_warn(netdev, "send queue %u: posted %u, completed %u, device says %u\n",
-		    txqueue, tx->use, tx->clean, le32_to_cpu(READ_ONCE(tx->ring.event->done)));
+	netif_warn(priv, tx_err, netdev, "send queue %u: posted %u, completed %u, device says %u\n",
+		   txqueue, tx->use, tx->clean, le32_to_cpu(READ_ONCE(tx->ring.event->done)));
 	svio_request_reset(priv);
 }
 
@@ -279,6 +290,8 @@ static const struct net_device_ops svio_netdev_ops = {
 	.ndo_change_mtu = svio_change_mtu,
 	.ndo_tx_timeout = svio_tx_timeout,
 	.ndo_get_stats64 = svio_get_stats64,
+	.ndo_bpf = svio_bpf,
+	.ndo_xdp_xmit = svio_xdp_xmit,
 };
 
 /* ---- PCI resets: the administrator's FLR ---- */
@@ -323,6 +336,7 @@ static void svio_init_pairs(struct svio_priv *priv)
 		pair->rx.bell = priv->regs + SVIO_BELL(i, SVIO_RECEIVE);
 		pair->rx.index = i;
 		pair->rx.napi = &pair->napi;
+		svio_dim_init(&pair->rx);
 		u64_stats_init(&pair->stats.sync);
 		u64_stats_init(&pair->tx.send.sync);
 		u64_stats_init(&pair->tx.done.sync);
@@ -379,6 +393,7 @@ static int svio_setup_sizes(struct svio_priv *priv)
 	netdev->max_mtu = min_t(u32, mtu_max, SVIO_MTU_MAX);
 	if (!(priv->features & SVIO_F_RX_CHAIN))
 		netdev->max_mtu = min(netdev->max_mtu, room);
+	priv->max_mtu = netdev->max_mtu;
 	netdev->mtu = min_t(u32, ETH_DATA_LEN, netdev->max_mtu);
 	return 0;
 }
@@ -411,6 +426,7 @@ static void svio_setup_netdev(struct svio_priv *priv)
 	netdev->hw_features = NETIF_F_SG;
 	netdev->features = netdev->hw_features | NETIF_F_HIGHDMA;
 	netdev->vlan_features = netdev->features;
+	svio_set_xdp_features(netdev);
 }
 
 /* PCI resources, and the proof that this is a VIF which we can drive. */
@@ -530,6 +546,7 @@ static int svio_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	priv->netdev = netdev;
 	priv->pdev = pdev;
 	priv->last_reset = jiffies - HZ;
+	priv->msg_enable = netif_msg_init(debug, SVIO_MSG_DEFAULT);
 	INIT_DELAYED_WORK(&priv->service, svio_service);
 	INIT_DELAYED_WORK(&priv->refill, svio_refill);
 	pci_set_drvdata(pdev, priv);

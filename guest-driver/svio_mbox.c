@@ -135,6 +135,14 @@ int svio_mbox_queue_pairs(struct svio_priv *priv, u32 count)
 	return svio_mbox_simple(priv, &m);
 }
 
+int svio_mbox_test_signal(struct svio_priv *priv, u32 vector)
+{
+	union svio_mbox_words m = { .cmd.opcode = cpu_to_le16(SVIO_OP_TEST_SIGNAL) };
+
+	m.cmd.u.test_signal.vector = cpu_to_le32(vector);
+	return svio_mbox_simple(priv, &m);
+}
+
 int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags)
 {
 	union svio_mbox_words m = { .cmd.opcode = cpu_to_le16(SVIO_OP_RX_MODE) };

@@ -4,29 +4,29 @@
 
 #include "svio.h"
 
-static struct svio_rx_buf *svio_rx_buf(const struct svio_rx *rx, u32 position)
+struct svio_rx_buf *svio_rx_buf(const struct svio_rx *rx, u32 position)
 {
 	return &rx->buf[position & (rx->ring.size - 1)];
 }
 
-static struct svio_entry *svio_rx_entry(const struct svio_rx *rx, u32 position)
+struct svio_entry *svio_rx_entry(const struct svio_rx *rx, u32 position)
 {
 	return &rx->ring.entry[position & (rx->ring.size - 1)];
 }
 
-static u32 svio_rx_room(const struct svio_rx_buf *buf)
+static u32 svio_rx_room(const struct svio_rx *rx, const struct svio_rx_buf *buf)
 {
-	return buf->truesize - SVIO_RX_HEADROOM - SVIO_RX_TAILROOM;
+	return buf->truesize - rx->headroom - SVIO_RX_TAILROOM;
 }
 
 /* ---- posting buffers ---- */
 
-/* Two buffers share a page while a whole frame fits half of it. */
+/* Two buffers share a page while a whole frame fits half of it. For XDP each has its own. */
 static u32 svio_rx_truesize(const struct svio_rx *rx)
 {
 	u32 frame = READ_ONCE(rx->priv->netdev->mtu) + ETH_HLEN + 2 * VLAN_HLEN;
 
-	if (frame + SVIO_RX_HEADROOM + SVIO_RX_TAILROOM <= PAGE_SIZE / 2)
+	if (!svio_rx_xdp(rx) && frame + rx->headroom + SVIO_RX_TAILROOM <= PAGE_SIZE / 2)
 		return PAGE_SIZE / 2;
 	return PAGE_SIZE;
 }
@@ -42,8 +42,8 @@ static bool svio_rx_prepare(struct svio_rx *rx, u32 position, u32 truesize)
 		return false;
 	buf->truesize = truesize;
 	body.addr = cpu_to_le64(page_pool_get_dma_addr(buf->page) + buf->offset +
-				SVIO_RX_HEADROOM);
-	body.len = cpu_to_le32(svio_rx_room(buf));
+				rx->headroom);
+	body.len = cpu_to_le32(svio_rx_room(rx, buf));
 	/* `flags` keeps last lap's value: on this lap that means "not posted". */
 	memcpy(svio_rx_entry(rx, position), &body, offsetof(struct svio_entry, flags));
 	return true;
@@ -138,7 +138,7 @@ static int svio_rx_measure(struct svio_rx *rx, u32 *bytes)
 		flags = le32_to_cpu(READ_ONCE(entry->flags));
 		buf->len = le32_to_cpu(READ_ONCE(entry->len));
 		if (!svio_rx_is_done(rx, position, flags) || !buf->len ||
-		    buf->len > svio_rx_room(buf))
+		    buf->len > svio_rx_room(rx, buf))
 			return -EPROTO;
 		*bytes += buf->len;
 		if (!(flags & SVIO_ENTRY_MORE))
@@ -147,9 +147,9 @@ static int svio_rx_measure(struct svio_rx *rx, u32 *bytes)
 	return -EPROTO;
 }
 
-static void *svio_rx_sync(struct svio_rx *rx, const struct svio_rx_buf *buf)
+void *svio_rx_sync(struct svio_rx *rx, const struct svio_rx_buf *buf)
 {
-	u32 offset = buf->offset + SVIO_RX_HEADROOM;
+	u32 offset = buf->offset + rx->headroom;
 
 	dma_sync_single_range_for_cpu(&rx->priv->pdev->dev, page_pool_get_dma_addr(buf->page),
 				      offset, buf->len, DMA_FROM_DEVICE);
@@ -177,17 +177,17 @@ static struct sk_buff *svio_rx_build(struct svio_rx *rx, int count)
 	int i;
 
 	net_prefetch(data);
-	skb = napi_build_skb(data - SVIO_RX_HEADROOM, buf->truesize);
+	skb = napi_build_skb(data - rx->headroom, buf->truesize);
 	if (unlikely(!skb))
 		return NULL;
 	skb_mark_for_recycle(skb);
-	skb_reserve(skb, SVIO_RX_HEADROOM);
+	skb_reserve(skb, rx->headroom);
 	skb_put(skb, buf->len);
 	buf->page = NULL;
 	for (i = 1; i < count; i++) {
 		buf = svio_rx_buf(rx, rx->next + i);
 		svio_rx_sync(rx, buf);
-		skb_add_rx_frag(skb, i - 1, buf->page, buf->offset + SVIO_RX_HEADROOM,
+		skb_add_rx_frag(skb, i - 1, buf->page, buf->offset + rx->headroom,
 				buf->len, buf->truesize);
 		buf->page = NULL;
 	}
@@ -233,17 +233,25 @@ static bool svio_rx_take(struct svio_rx *rx)
 
 	if (unlikely(count < 0)) {
 		if (net_ratelimit())
-			netdev_err(rx->priv->netdev,
-				   "receive queue %u: the device wrote nonsense at position %u\n",
-				   rx->index, rx->next);
+			netif_err(rx->priv, rx_err, rx->priv->netdev,
+				  "receive queue %u: the device wrote nonsense at position %u\n",
+				  rx->index, rx->next);
 		svio_count(&rx->stats.sync, &rx->stats.length_errors);
 		rx->broken = true;
 		svio_request_reset(rx->priv);
 		return false;
 	}
 
+	if (unlikely(test_bit(SVIO_TESTING, &rx->priv->state)) &&
+	    svio_selftest_take(rx, count, bytes)) {
+		svio_rx_consume(rx, count);
+		return true;
+	}
+
 	if (unlikely(bytes < ETH_HLEN || count > MAX_SKB_FRAGS + 1)) {
 		svio_count(&rx->stats.sync, &rx->stats.length_errors);
+	} else if (svio_rx_xdp(rx)) {
+		skb = svio_xdp_receive(rx, count, bytes);
 	} else {
 		if (count == 1 && bytes <= SVIO_RX_COPYBREAK)
 			skb = svio_rx_copy(rx, svio_rx_buf(rx, rx->next));

@@ -99,7 +99,7 @@ static void svio_reset(struct svio_priv *priv)
 
 	atomic64_inc(&priv->resets);
 	priv->last_reset = jiffies;
-	netdev_warn(priv->netdev, "resetting the VIF\n");
+	netif_warn(priv, timer, priv->netdev, "resetting the VIF\n");
 	svio_down(priv);
 	err = svio_revive(priv);
 	/* Asked for by the work of this very reset: the result says it better. */

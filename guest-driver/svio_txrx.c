@@ -23,7 +23,7 @@ bool svio_bell(const struct svio_ring *ring, void __iomem *bell, u32 from, u32 t
 
 /* ---- sending ---- */
 
-static u32 svio_tx_free(const struct svio_tx *tx)
+u32 svio_tx_free(const struct svio_tx *tx)
 {
 	/* Pairs with the release in svio_tx_clean(): a free slot's tx_buf is no longer read. */
 	return tx->ring.size - (READ_ONCE(tx->use) - smp_load_acquire(&tx->clean));
@@ -38,6 +38,8 @@ static void svio_tx_unmap(struct svio_tx *tx, struct svio_tx_buf *buf)
 {
 	struct device *dev = &tx->priv->pdev->dev;
 
+	if (buf->kind == SVIO_TX_XDP_OWN)
+		return; /* the pool's own mapping */
 	if (buf->frag)
 		dma_unmap_page(dev, dma_unmap_addr(buf, dma), dma_unmap_len(buf, len),
 			       DMA_TO_DEVICE);
@@ -59,6 +61,7 @@ static int svio_tx_fill(struct svio_tx *tx, u32 position, dma_addr_t dma, u32 le
 	dma_unmap_addr_set(buf, dma, dma);
 	dma_unmap_len_set(buf, len, len);
 	buf->frag = frag;
+	buf->kind = SVIO_TX_SKB;
 	buf->skb = NULL;
 	return 0;
 }
@@ -96,7 +99,7 @@ unwind:
 	return err;
 }
 
-static void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count)
+void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count)
 {
 	u32 position = head + count - 1;
 	u32 more = 0;
@@ -110,8 +113,10 @@ static void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count)
 		u32 flags = svio_lap(position, tx->ring.size) ? SVIO_ENTRY_POSTED : 0;
 
 		/* A device that sees the head takes the whole chain. */
-		if (position == head)
+		if (position == head) {
+			more |= tx->head_flags;
 			dma_wmb();
+		}
 		WRITE_ONCE(tx->ring.entry[position & (tx->ring.size - 1)].flags,
 			   cpu_to_le32(flags | more));
 		if (position == head)
@@ -121,7 +126,7 @@ static void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count)
 }
 
 /* The doorbell check for all that was posted since the last one. */
-static void svio_tx_kick(struct svio_tx *tx)
+void svio_tx_kick(struct svio_tx *tx)
 {
 	u32 from = tx->belled;
 	bool rung;
@@ -206,7 +211,7 @@ drop:
 /* Frees the entries [clean, clean + todo). */
 static void svio_tx_release(struct svio_tx *tx, u32 todo, int budget)
 {
-	unsigned int packets = 0, bytes = 0;
+	unsigned int packets = 0, bytes = 0, xdp_packets = 0, xdp_bytes = 0;
 	u32 clean = tx->clean;
 	struct svio_tx_buf *buf;
 
@@ -215,6 +220,12 @@ static void svio_tx_release(struct svio_tx *tx, u32 todo, int budget)
 		svio_tx_unmap(tx, buf);
 		if (!buf->skb)
 			continue;
+		if (buf->kind != SVIO_TX_SKB) {
+			xdp_packets++;
+			xdp_bytes += buf->xdpf->len;
+			svio_xdp_return(tx, buf, budget);
+			continue;
+		}
 		packets++;
 		bytes += buf->skb->len;
 		napi_consume_skb(buf->skb, budget);
@@ -224,8 +235,8 @@ static void svio_tx_release(struct svio_tx *tx, u32 todo, int budget)
 	smp_store_release(&tx->clean, clean);
 
 	u64_stats_update_begin(&tx->done.sync);
-	u64_stats_add(&tx->done.packets, packets);
-	u64_stats_add(&tx->done.bytes, bytes);
+	u64_stats_add(&tx->done.packets, packets + xdp_packets);
+	u64_stats_add(&tx->done.bytes, bytes + xdp_bytes);
 	u64_stats_update_end(&tx->done.sync);
 	netdev_tx_completed_queue(tx->txq, packets, bytes);
 }
@@ -255,8 +266,9 @@ static bool svio_tx_clean(struct svio_tx *tx, int budget)
 	if (!todo)
 		return false;
 	if (unlikely(todo > READ_ONCE(tx->use) - tx->clean)) {
-		netdev_err(tx->priv->netdev, "send queue: the device completed %u of [%u, %u)\n",
-			   done, tx->clean, tx->use);
+		netif_err(tx->priv, tx_err, tx->priv->netdev,
+			  "send queue: the device completed %u of [%u, %u)\n",
+			  done, tx->clean, tx->use);
 		tx->broken = true;
 		svio_request_reset(tx->priv);
 		return false;
@@ -273,7 +285,9 @@ static void svio_tx_purge(struct svio_tx *tx)
 	for (; tx->clean != tx->use; tx->clean++) {
 		buf = &tx->buf[tx->clean & (tx->ring.size - 1)];
 		svio_tx_unmap(tx, buf);
-		if (buf->skb)
+		if (buf->skb && buf->kind != SVIO_TX_SKB)
+			svio_xdp_return(tx, buf, 0);
+		else if (buf->skb)
 			dev_kfree_skb_any(buf->skb);
 		buf->skb = NULL;
 	}
@@ -319,11 +333,16 @@ int svio_poll(struct napi_struct *napi, int budget)
 	if (unlikely(!budget))
 		return 0;
 	work = svio_rx_clean(&pair->rx, budget);
+	if (pair->rx.xdp_todo)
+		svio_xdp_flush(&pair->rx);
 	svio_count(&pair->stats.sync, &pair->stats.polls);
 	if (more || work == budget)
 		return budget;
-	if (napi_complete_done(napi, work))
+	if (napi_complete_done(napi, work)) {
+		if (READ_ONCE(pair->priv->rx_adaptive))
+			svio_dim_poll(pair);
 		svio_arm(pair);
+	}
 	return work;
 }
 
@@ -361,72 +380,110 @@ static void svio_ring_free(struct svio_priv *priv, struct svio_ring *ring)
 	ring->event = NULL;
 }
 
-static int svio_pool_create(struct svio_pair *pair)
+static struct page_pool *svio_pool_create(struct svio_pair *pair, u32 size, bool xdp)
 {
 	struct device *dev = &pair->priv->pdev->dev;
 	struct page_pool_params params = {
 		.flags = PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV | PP_FLAG_PAGE_FRAG,
-		.pool_size = pair->rx.ring.size,
+		.pool_size = size,
 		.nid = dev_to_node(dev),
 		.dev = dev,
-		.dma_dir = DMA_FROM_DEVICE,
+		/* XDP_TX sends from the page that a frame came in. */
+		.dma_dir = xdp ? DMA_BIDIRECTIONAL : DMA_FROM_DEVICE,
 		.max_len = PAGE_SIZE,
 	};
 
 	svio_pool_set_napi(&params, &pair->napi);
-	pair->rx.pool = page_pool_create(&params);
-	if (!IS_ERR(pair->rx.pool))
+	return page_pool_create(&params);
+}
+
+/* Rings, pool and what XDP wants to know of the pool. The pair's NAPI must be there. */
+int svio_mem_alloc(struct svio_pair *pair, struct svio_pair_mem *mem, u32 tx_size, u32 rx_size,
+		   bool xdp)
+{
+	struct svio_priv *priv = pair->priv;
+	int err = -ENOMEM;
+
+	memset(mem, 0, sizeof(*mem));
+	mem->headroom = xdp ? SVIO_XDP_HEADROOM : SVIO_RX_HEADROOM;
+	mem->tx_buf = kvcalloc(tx_size, sizeof(*mem->tx_buf), GFP_KERNEL);
+	mem->rx_buf = kvcalloc(rx_size, sizeof(*mem->rx_buf), GFP_KERNEL);
+	if (!mem->tx_buf || !mem->rx_buf || svio_ring_alloc(priv, &mem->tx_ring, tx_size) ||
+	    svio_ring_alloc(priv, &mem->rx_ring, rx_size))
+		goto fail;
+	mem->pool = svio_pool_create(pair, rx_size, xdp);
+	if (IS_ERR(mem->pool)) {
+		err = PTR_ERR(mem->pool);
+		mem->pool = NULL;
+		goto fail;
+	}
+	err = xdp_rxq_info_reg(&mem->rxq, priv->netdev, pair->index, pair->napi.napi_id);
+	if (!err)
+		err = xdp_rxq_info_reg_mem_model(&mem->rxq, MEM_TYPE_PAGE_POOL, mem->pool);
+	if (!err)
 		return 0;
-	pair->rx.pool = NULL;
-	return -ENOMEM;
+fail:
+	svio_mem_free(pair, mem);
+	return err;
+}
+
+void svio_mem_free(struct svio_pair *pair, struct svio_pair_mem *mem)
+{
+	if (xdp_rxq_info_is_reg(&mem->rxq))
+		xdp_rxq_info_unreg(&mem->rxq);
+	if (mem->pool)
+		page_pool_destroy(mem->pool);
+	svio_ring_free(pair->priv, &mem->tx_ring);
+	svio_ring_free(pair->priv, &mem->rx_ring);
+	kvfree(mem->tx_buf);
+	kvfree(mem->rx_buf);
+	memset(mem, 0, sizeof(*mem));
+}
+
+/* Exchanges the pair's memory for `mem`. The pair must be down and purged. */
+void svio_mem_swap(struct svio_pair *pair, struct svio_pair_mem *mem)
+{
+	struct svio_tx *tx = &pair->tx;
+	struct svio_rx *rx = &pair->rx;
+
+	swap(tx->ring, mem->tx_ring);
+	swap(tx->buf, mem->tx_buf);
+	swap(rx->ring, mem->rx_ring);
+	swap(rx->buf, mem->rx_buf);
+	swap(rx->pool, mem->pool);
+	swap(rx->rxq, mem->rxq);
+	swap(rx->headroom, mem->headroom);
+	tx->chain_max = min_t(u32, tx->ring.size / 2,
+			      min_t(u32, MAX_SKB_FRAGS + 1, SVIO_CHAIN_MAX));
+	tx->wake_at = max(tx->chain_max, tx->ring.size / 4);
 }
 
 int svio_pair_alloc(struct svio_pair *pair)
 {
 	struct svio_priv *priv = pair->priv;
-	struct svio_tx *tx = &pair->tx;
-	struct svio_rx *rx = &pair->rx;
-	int err = -ENOMEM;
+	struct svio_pair_mem mem;
+	int err;
 
 	netif_napi_add(priv->netdev, &pair->napi, svio_poll);
-	tx->buf = kvcalloc(priv->tx_size, sizeof(*tx->buf), GFP_KERNEL);
-	rx->buf = kvcalloc(priv->rx_size, sizeof(*rx->buf), GFP_KERNEL);
-	if (!tx->buf || !rx->buf ||
-	    svio_ring_alloc(priv, &tx->ring, priv->tx_size) ||
-	    svio_ring_alloc(priv, &rx->ring, priv->rx_size))
-		goto fail;
-	err = svio_pool_create(pair);
-	if (err)
-		goto fail;
-
-	tx->txq = netdev_get_tx_queue(priv->netdev, pair->index);
-	tx->chain_max = min_t(u32, priv->tx_size / 2,
-			      min_t(u32, MAX_SKB_FRAGS + 1, SVIO_CHAIN_MAX));
-	tx->wake_at = max(tx->chain_max, priv->tx_size / 4);
+	err = svio_mem_alloc(pair, &mem, priv->tx_size, priv->rx_size, priv->xdp);
+	if (err) {
+		netif_napi_del(&pair->napi);
+		return err;
+	}
+	svio_mem_swap(pair, &mem);
+	pair->tx.txq = netdev_get_tx_queue(priv->netdev, pair->index);
 	svio_pair_clear(pair);
 	return 0;
-
-fail:
-	svio_pair_free(pair);
-	return err;
 }
 
 /* The device must have stopped, and the pair been purged. */
 void svio_pair_free(struct svio_pair *pair)
 {
-	struct svio_tx *tx = &pair->tx;
-	struct svio_rx *rx = &pair->rx;
+	struct svio_pair_mem mem = {};
 
-	if (rx->pool)
-		page_pool_destroy(rx->pool);
-	rx->pool = NULL;
+	svio_mem_swap(pair, &mem);
+	svio_mem_free(pair, &mem);
 	netif_napi_del(&pair->napi);
-	svio_ring_free(pair->priv, &tx->ring);
-	svio_ring_free(pair->priv, &rx->ring);
-	kvfree(tx->buf);
-	kvfree(rx->buf);
-	tx->buf = NULL;
-	rx->buf = NULL;
 }
 
 /* Position 0 of both queues. A zeroed signal_at asks for the first completion. */
