@@ -253,4 +253,4 @@ def explain(vm):
     if vm.share:
         ui.say("The driver is on the disk labelled SVIO. In the guest, as root:\n"
                "    mount -o ro LABEL=SVIO /mnt && cat /mnt/README.txt\n"
-               "    apt install linux-headers-amd64 /mnt/svio-dkms_*.deb && modprobe svio")
+               "    apt install linux-headers-$(uname -r) /mnt/svio-dkms_*.deb && modprobe svio")

@@ -3,11 +3,9 @@
 
 dpkg-buildpackage works on a copy of the sources, so that the checkout stays as it is.
 """
-import os
 import re
 import shutil
 import time
-from pathlib import Path
 
 from svio_tool import build, host, ui
 from svio_tool.packages import FOR_PACKAGE
@@ -15,8 +13,9 @@ from svio_tool.paths import DRIVER_DISK, JUNK, PACKAGE, QEMU_HEADERS, REPO, show
 from svio_tool.steps import Step
 from svio_tool.ui import SvioError
 
-# Not part of the packages: what is derived, what tests, and the tool that needs a checkout.
-LEFT_OUT = {"build", ".git", ".ci", "tests", "scripts/svio", "scripts/svio_tool", "__pycache__"}
+# By name, as all sorts of things may lie in somebody's checkout. The tool itself, which needs one, is not there.
+PARTS = ("meson.build", "meson_options.txt", "README.md", "LICENSE", "LICENSES", "debian", "hv-interface",
+         "qemu-device", "guest-driver", "scripts/wire-peer")
 
 LABEL = "SVIO"
 
@@ -24,11 +23,12 @@ LABEL = "SVIO"
 def sources():
     """The files that the packages are made of."""
     found = []
-    for folder, names, files in os.walk(REPO):
-        inside = Path(folder).relative_to(REPO)
-        names[:] = sorted(name for name in names
-                          if name not in LEFT_OUT and str(inside / name) not in LEFT_OUT)
-        found += [Path(folder) / name for name in sorted(files) if str(inside / name) not in LEFT_OUT]
+    for part in PARTS:
+        path = REPO / part
+        if not path.exists():
+            raise SvioError(f"There is no {part} in this checkout: the clone is not whole.")
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found += [item for item in inside if item.is_file() and item.suffix != ".pyc"]
     return found
 
 
@@ -48,7 +48,7 @@ def packages():
 
 class PackageStep(Step):
     name = "package"
-    title = "Debian packages"
+    title = "packages of svio"
     needs = ("packages", "packages-package", "qemu-headers")
 
     def inputs(self):
@@ -86,7 +86,7 @@ The driver of the card svio-nic, for the Linux in this virtual machine.
 
 Debian and its relatives, as root (dkms and the headers of your kernel come with apt from your mirror):
 
-    apt install linux-headers-amd64 {mount}/{deb}
+    apt install linux-headers-$(uname -r) {mount}/{deb}
 
 Any other Linux, with a compiler and the headers of the running kernel:
 
