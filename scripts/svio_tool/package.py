@@ -13,7 +13,7 @@ from svio_tool.paths import DRIVER_DISK, JUNK, PACKAGE, QEMU_HEADERS, REPO, show
 from svio_tool.steps import Step
 from svio_tool.ui import SvioError
 
-# By name, as all sorts of things may lie in somebody's checkout. The tool itself, which needs one, is not there.
+# By name, as all sorts of things may lie in a checkout. The tool itself, which needs one, is not packaged.
 PARTS = ("meson.build", "meson_options.txt", "README.md", "LICENSE", "LICENSES", "debian", "hv-interface",
          "qemu-device", "guest-driver", "scripts/wire-peer")
 

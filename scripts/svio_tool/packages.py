@@ -21,7 +21,7 @@ NEEDED = """
 FOR_TESTS = "clang-format sparse flake8".split()
 
 # What scripts/svio package wants beyond NEEDED, and what scripts/svio vm --disk does.
-FOR_PACKAGE = "debhelper dh-dkms".split()
+FOR_PACKAGE = "build-essential debhelper dh-dkms".split()
 FOR_DISK = "qemu-utils e2fsprogs ovmf".split()
 
 WANTED_VERSION = {"qemu-system-x86": (10, 0), "meson": (1, 5)}

@@ -58,7 +58,7 @@ class TestOwnVm(unittest.TestCase):
 
     def test_2_the_package_is_installed_from_the_shared_disk(self):
         self.run_in("mount -o ro LABEL=SVIO /mnt")
-        said = self.run_in("DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download "
+        said = self.run_in("DEBIAN_FRONTEND=noninteractive apt-get install -y "
                            "/mnt/svio-dkms_*.deb </dev/null 2>&1", timeout=BUILD)
         status = self.run_in("dkms status svio").strip()
         self.assertEqual(status.replace(" ", ""),
