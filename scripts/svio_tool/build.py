@@ -4,8 +4,8 @@ import os
 import shutil
 
 from svio_tool import host, kernels, ui
-from svio_tool.paths import ABI_HEADER, BUILD, GUEST_DRIVER, QEMU_HEADERS, REPO, driver_dir, \
-    driver_module
+from svio_tool.paths import ABI_HEADER, BUILD, GUEST_DRIVER, HOSTILE_DRIVER, QEMU_HEADERS, REPO, driver_dir, \
+    driver_module, hostile_dir, hostile_module
 from svio_tool.steps import Step
 from svio_tool.ui import SvioError
 
@@ -14,7 +14,7 @@ def jobs():
     return str(host.cores())
 
 
-def meson_setup(folder, options, log):
+def meson_setup(folder, options, log, compilers=None):
     """Configure a build folder, or configure it again with these options."""
     command = ["meson", "setup", folder, REPO, *options]
     if (folder / "meson-private/coredata.dat").exists():
@@ -23,7 +23,7 @@ def meson_setup(folder, options, log):
         # An interrupted set-up; --wipe would take everything else below build/ along.
         for name in ("meson-private", "meson-info", "meson-logs"):
             shutil.rmtree(folder / name, ignore_errors=True)
-    log.run(command, "meson could not set the build up", env=environment())
+    log.run(command, "meson could not set the build up", env={**environment(), **(compilers or {})})
 
 
 def environment():
@@ -37,22 +37,20 @@ def werror():
 
 
 class MesonStep(Step):
-    """Configuration of one build folder; "sanitizer" is none, thread or address."""
+    """Configuration of one build folder; "sanitizer" is none, thread, address or fuzzer."""
 
     needs = ("packages", "qemu-headers")
 
-    def __init__(self, name, folder, sanitizer="none"):
-        self.name = name
+    def __init__(self, name, folder, sanitizer="none", plugin=False):
+        self.name, self.plugin = name, plugin or sanitizer == "none"
         self.folder = folder
         self.sanitizer = sanitizer
         self.title = "build configuration" + ("" if sanitizer == "none" else f", {sanitizer} sanitizer")
 
     def options(self):
-        options = [f"-Dwerror={werror()}"]
-        if self.sanitizer == "none":
-            return options + [f"-Dqemu_headers={QEMU_HEADERS}"]
-        # The board needs nothing of QEMU's.
-        return options + [f"-Dsanitize_board={self.sanitizer}"]
+        options = [f"-Dwerror={werror()}", f"-Dsanitize_board={self.sanitizer}"]
+        # The board alone needs nothing of QEMU's.
+        return options + ([f"-Dqemu_headers={QEMU_HEADERS}"] if self.plugin else [])
 
     def inputs(self):
         return [" ".join(self.options()), QEMU_HEADERS / "package-version",
@@ -64,7 +62,9 @@ class MesonStep(Step):
     def run(self, log):
         if not (REPO / "meson.build").exists():
             raise SvioError("There is no meson.build in this checkout: the clone is not whole.")
-        meson_setup(self.folder, self.options(), log)
+        # The fuzzer is clang's, and stays with the folder's configuration.
+        clang = {"CC": "clang", "CXX": "clang++"} if self.sanitizer == "fuzzer" else None
+        meson_setup(self.folder, self.options(), log, clang)
 
 
 class NinjaStep(Step):
@@ -113,6 +113,31 @@ class DriverStep(Step):
                 env=environment())
 
 
+class HostileStep(Step):
+    """The tests' own driver, which attacks the card."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self.name = f"hostile-{kernel}"
+        self.title = f"hostile driver for {kernel}"
+        self.needs = ("packages", f"kernel-{kernel}")
+
+    def sources(self):
+        return sorted(HOSTILE_DRIVER.iterdir())
+
+    def inputs(self):
+        return [*self.sources(), ABI_HEADER, kernels.kernel_dir(self.kernel) / "info.json"]
+
+    def outputs(self):
+        return [hostile_module(self.kernel)]
+
+    def run(self, log):
+        folder = hostile_dir(self.kernel)
+        copy_driver(self.sources(), folder)
+        log.run(driver_command(self.kernel, f"M={folder}"),
+                f"The hostile driver does not compile for kernel {self.kernel}", env=environment())
+
+
 def driver_command(kernel, *extra):
     facts = kernels.info(kernel)
     compiler = facts["cc"] if shutil.which(facts["cc"], path="/usr/bin") else "gcc"
@@ -135,4 +160,5 @@ def copy_driver(sources, folder):
             shutil.copyfile(path, target)
 
 
-BUILD_DIRS = {"none": BUILD, "thread": BUILD / "tsan", "address": BUILD / "asan"}
+BUILD_DIRS = {"none": BUILD, "thread": BUILD / "tsan", "address": BUILD / "asan",
+              "fuzzer": BUILD / "fuzz", "plugin-address": BUILD / "plugin-asan"}

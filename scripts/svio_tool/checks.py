@@ -5,13 +5,15 @@ import shutil
 import subprocess
 
 from svio_tool import apt, build, host, ui
-from svio_tool.paths import ABI_HEADER, BUILD, DEFAULT_KERNEL, GUEST_DRIVER, JUNK, KERNELS, REPO, TESTS
+from svio_tool.paths import ABI_HEADER, BUILD, DEFAULT_KERNEL, GUEST_DRIVER, HOSTILE_DRIVER, JUNK, \
+    KERNELS, REPO, TESTS
 from svio_tool.steps import Step
 from svio_tool.ui import SvioError
 
 # Formatting differs from one clang-format to the next; this is the one of Debian 12.
 CLANG_FORMAT = 14
-CPP_FOLDERS = ("qemu-device/board", "qemu-device/plugin", "hv-interface", "tests/unit", "scripts/wire-peer")
+CPP_FOLDERS = ("qemu-device/board", "qemu-device/plugin", "hv-interface", "tests/unit", "tests/fuzz",
+               "scripts/wire-peer")
 
 CHECKPATCH = BUILD / "checkpatch"
 CHECKPATCH_FILES = ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch")
@@ -93,7 +95,8 @@ def clang_format():
 
 
 def checkpatch():
-    files = sorted(path for path in GUEST_DRIVER.glob("*") if path.suffix in (".c", ".h"))
+    files = sorted(path for folder in (GUEST_DRIVER, HOSTILE_DRIVER) for path in folder.glob("*")
+                   if path.suffix in (".c", ".h"))
     if not files:
         return False, "no source in guest-driver/"
     status, text = run_tool(["perl", CHECKPATCH / "checkpatch.pl", *CHECKPATCH_WORDS, *files], cwd=REPO)
@@ -164,4 +167,4 @@ def all_checks():
     return found
 
 
-TEST_FOLDERS = {"device": TESTS / "device", "vm": TESTS / "vm"}
+TEST_FOLDERS = {"device": TESTS / "device", "device-asan": TESTS / "device", "vm": TESTS / "vm"}

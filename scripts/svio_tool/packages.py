@@ -24,6 +24,9 @@ FOR_TESTS = "clang-format sparse flake8".split()
 FOR_PACKAGE = "build-essential debhelper dh-dkms".split()
 FOR_DISK = "qemu-utils e2fsprogs ovmf".split()
 
+# libFuzzer is clang's.
+FOR_FUZZING = "clang libclang-rt-dev".split()
+
 WANTED_VERSION = {"qemu-system-x86": (10, 0), "meson": (1, 5)}
 
 

@@ -5,11 +5,11 @@ import time
 from svio_tool import steps, ui
 from svio_tool.checks import CheckpatchStep
 from svio_tool.debug_kernel import DebugKernelStep
-from svio_tool.build import BUILD_DIRS, DriverStep, MesonStep, NinjaStep
+from svio_tool.build import BUILD_DIRS, DriverStep, HostileStep, MesonStep, NinjaStep
 from svio_tool.guest_image import BaseStep, DriverArchiveStep, ModulesStep
 from svio_tool.kernels import KernelStep
 from svio_tool.package import DriverDiskStep, PackageStep
-from svio_tool.packages import FOR_DISK, FOR_PACKAGE, FOR_TESTS, PackagesStep
+from svio_tool.packages import FOR_DISK, FOR_FUZZING, FOR_PACKAGE, FOR_TESTS, PackagesStep
 from svio_tool.paths import DEBUG_KERNEL, KERNELS
 from svio_tool.qemu_headers import QemuHeadersStep
 
@@ -26,9 +26,17 @@ def _registry():
         made.append(MesonStep(f"configure-{short}", folder, sanitizer))
         made.append(NinjaStep(f"compile-{short}", f"unit tests, {sanitizer} sanitizer", folder,
                               ("tests/unit/svio-unit-tests",), (f"configure-{short}",)))
+    made += [PackagesStep("packages-fuzz", "Debian packages for fuzzing", FOR_FUZZING),
+             MesonStep("configure-plugin-asan", BUILD_DIRS["plugin-address"], "address", plugin=True),
+             NinjaStep("compile-plugin-asan", "plugin, address sanitizer", BUILD_DIRS["plugin-address"],
+                       [f"qemu-device/{name}.so" for name in ("svio", "svio-adapter", "svio-other-version")],
+                       ("configure-plugin-asan",)),
+             MesonStep("configure-fuzz", BUILD_DIRS["fuzzer"], "fuzzer"),
+             NinjaStep("compile-fuzz", "fuzz targets", BUILD_DIRS["fuzzer"], (),
+                       ("packages-fuzz", "configure-fuzz"))]
     for kernel in (*KERNELS, DEBUG_KERNEL):
         made += [DebugKernelStep() if kernel == DEBUG_KERNEL else KernelStep(kernel),
-                 ModulesStep(kernel), DriverStep(kernel),
+                 ModulesStep(kernel), DriverStep(kernel), HostileStep(kernel),
                  DriverArchiveStep(kernel, True), DriverArchiveStep(kernel, False)]
     return {step.name: step for step in made}
 

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 
-from svio_tool import checks, setup, stats, ui
-from svio_tool.paths import BUILD, DEBUG_KERNEL, KERNELS, LOG, PYTHON, UNIT_TESTS, shown
+from svio_tool import checks, fuzzing, setup, stats, ui
+from svio_tool.build import BUILD_DIRS
+from svio_tool.paths import BUILD, DEBUG_KERNEL, KERNELS, LOG, PYTHON, QEMU, UNIT_TESTS, shown
 from svio_tool.ui import SvioError
 from svio_tool.worker import matches
 
-SUITES = ("unit", "device", "vm")
+SUITES = ("unit", "fuzz", "device", "device-asan", "vm")
+# These run when they are named, and with "all".
+LONG_SUITES = ("device-asan",)
 # The vm suite once more, in a guest whose kernel looks for bugs.
 DEBUG = "debug-kernel"
 # Not a measure of speed: a test that says nothing for so long hangs.
@@ -27,11 +30,17 @@ UNIT_BUILDS = (("unit", "compile", UNIT_TESTS),
 
 
 def add_arguments(parser):
-    parser.add_argument("suites", nargs="*", metavar="unit|device|vm|all|debug-kernel", help="default: "
-                        "unit, device and vm but for the tests that take minutes, which \"all\" runs too; "
-                        "debug-kernel: vm with KASAN, lockdep, DMA-API debug and kmemleak in the guest")
+    parser.add_argument("suites", nargs="*", metavar="unit|fuzz|device|device-asan|vm|all|debug-kernel",
+                        help="default: unit, fuzz, device and vm but for the tests that take minutes; all: "
+                        "those as well, and device-asan, the device tests with the plugin under the address "
+                        "sanitizer; debug-kernel: vm with KASAN, lockdep, DMA-API debug and kmemleak in the "
+                        "guest")
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only tests whose name has this part; "
                         "with * a whole pattern")
+    parser.add_argument("--inputs", type=int, metavar="N", help="suite fuzz: so many new inputs over all "
+                        "targets; what they find of interest is kept and built upon the next time")
+    parser.add_argument("--seed", type=int, metavar="S", help="suite fuzz: the seed of a run to repeat")
+    parser.add_argument("--jobs", type=int, metavar="J", help="suite fuzz: so many processes at a time")
     parser.add_argument("--json", metavar="FILE", help="write every result to FILE, - for standard output")
 
 
@@ -267,11 +276,32 @@ class _WorkerReader:
             self.done = True
 
 
+def _sanitized_qemu():
+    """The stock QEMU with the plugin under the address sanitizer, whose library must be there first.
+
+    QEMU changes stacks by hand (coroutines), so those of functions that returned are not tracked; what QEMU
+    itself does not free is no leak of ours.
+    """
+    folder = BUILD_DIRS["plugin-address"]
+    wrapper = folder / "qemu"
+    library = ui.output(["/usr/bin/gcc", "-print-file-name=libasan.so"],
+                        "gcc does not know where libasan is").strip()
+    wrapper.write_text(f"""#!/bin/sh
+export LD_PRELOAD={library}
+export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+exec {QEMU} "$@"
+""")
+    wrapper.chmod(0o755)
+    return {"SVIO_QEMU": str(wrapper), "SVIO_PLUGIN": str(folder / "qemu-device" / "svio.so")}
+
+
 def _python_tests(tally, suite):
     folder = checks.TEST_FOLDERS["vm" if suite == DEBUG else suite]
-    steps, kernels = ["compile"], {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
+    steps = ["compile-plugin-asan" if suite == "device-asan" else "compile"]
+    kernels = {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
     for kernel in kernels:
-        steps += setup.guest(kernel)
+        steps += setup.guest(kernel) + [f"hostile-{kernel}"]
     if not _set_up(tally, f"{suite}/set-up", steps):
         return
     log = LOG / f"test-{suite}.log"
@@ -282,7 +312,8 @@ def _python_tests(tally, suite):
         command.append(tally.pattern)
     reader = _WorkerReader(tally, suite)
     environment = {**os.environ, **({"SVIO_LONG": "1"} if tally.with_long else {}),
-                   **({"SVIO_GUEST_KERNEL": DEBUG_KERNEL} if suite == DEBUG else {})}
+                   **({"SVIO_GUEST_KERNEL": DEBUG_KERNEL} if suite == DEBUG else {}),
+                   **(_sanitized_qemu() if suite == "device-asan" else {})}
     status = _follow(command, reader.line, log, environment, pipe)
     if reader.found == 0 and not tally.pattern:
         tally.add(f"{suite}/present", False, 0, f"no test in {shown(folder)}")
@@ -297,8 +328,10 @@ def main(args):
     suites = []
     for name in args.suites or ["all"]:
         if name not in SUITES + ("all", DEBUG):
-            raise SvioError(f"There is no test suite {name}: unit, device, vm, all or {DEBUG}.")
+            raise SvioError(f"There is no test suite {name}: {', '.join(SUITES)}, all or {DEBUG}.")
         suites += SUITES if name == "all" else (name,)
+    if not args.suites:
+        suites = [name for name in suites if name not in LONG_SUITES]
     tally = Tally(args.pattern, "all" in args.suites)
     # With the results themselves on standard output, what people read goes beside it.
     with contextlib.redirect_stdout(sys.stderr if args.json == "-" else sys.stdout):
@@ -306,6 +339,9 @@ def main(args):
             ui.say(f"--- {suite}")
             if suite == "unit":
                 _unit(tally)
+            elif suite == "fuzz":
+                if fuzzing.wanted(tally) and _set_up(tally, "fuzz/compiles", ["compile-fuzz"]):
+                    fuzzing.run(tally, args.inputs, args.seed, args.jobs)
             else:
                 _python_tests(tally, suite)
         if not tally.tests:
