@@ -488,7 +488,16 @@ struct svio_core_info {
 	X(SIGNALS, signals) /* interrupts sent */ \
 	X(SIGNALS_SUPPRESSED, signals_suppressed) \
 	X(FULL, full) /* receive: no buffer was posted */ \
-	X(ERRORS, errors)
+	X(ERRORS, errors) \
+	/* why: one for each SVIO_QERR_*, in their order */ \
+	X(ERROR_CONFIG, error_config) \
+	X(ERROR_DMA, error_dma) \
+	X(ERROR_TORN, error_torn) \
+	X(ERROR_CHAIN, error_chain) \
+	X(ERROR_LENGTH, error_length) \
+	X(ERROR_EMPTY, error_empty) \
+	X(ERROR_FLAGS, error_flags) \
+	X(ERROR_OFFLOAD, error_offload)
 
 #define SVIO_STAT_ENUM_(name, text) SVIO_STAT_##name,
 #define SVIO_QSTAT_ENUM_(name, text) SVIO_QSTAT_##name,

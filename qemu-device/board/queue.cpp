@@ -82,6 +82,8 @@ void Queue::fail(uint32_t code) {
         return; // the first cause counts, and once
     state_ = SVIO_QUEUE_ERROR | code << 8;
     counters.add(SVIO_QSTAT_ERRORS);
+    static_assert(SVIO_QSTAT_ERROR_OFFLOAD - SVIO_QSTAT_ERROR_CONFIG == SVIO_QERR_OFFLOAD - SVIO_QERR_CONFIG);
+    counters.add(SVIO_QSTAT_ERROR_CONFIG + (code - SVIO_QERR_CONFIG));
     error_news_ = true;
 }
 

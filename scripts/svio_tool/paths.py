@@ -19,6 +19,7 @@ ABI_HEADER = REPO / "hv-interface" / "svio_abi.h"
 PACKAGE = BUILD / "package"
 DRIVER_DISK = PACKAGE / "driver-disk.img"
 TESTS = REPO / "tests"
+HOSTILE_DRIVER = TESTS / "vm" / "hostile"
 
 # The distribution's own binary unless somebody asks for another one.
 QEMU = os.environ.get("SVIO_QEMU", "qemu-system-x86_64")
@@ -35,6 +36,14 @@ def kernel_dir(kernel: str) -> Path:
 
 def driver_dir(kernel: str) -> Path:
     return BUILD / f"driver-{kernel}"
+
+
+def hostile_dir(kernel: str) -> Path:
+    return BUILD / f"hostile-{kernel}"
+
+
+def hostile_module(kernel: str) -> Path:
+    return hostile_dir(kernel) / "svio_hostile.ko"
 
 
 def driver_module(kernel: str) -> Path:

@@ -145,6 +145,10 @@ TEST_P(SendMalformed, StopsTheQueueAtItsHeadAndCarriesWhatWasBefore) {
     EXPECT_EQ(rig.signals.count(Rig::event_vector), 1u);
     EXPECT_EQ(rig.stat(SVIO_STAT_QUEUE_ERRORS), 1u);
     EXPECT_EQ(rig.send_stat(SVIO_QSTAT_ERRORS), 1u);
+    for (uint32_t code = SVIO_QERR_CONFIG; code < SVIO_QERR_COUNT; code++) {
+        auto reason = static_cast<svio_qstat>(SVIO_QSTAT_ERROR_CONFIG + code - SVIO_QERR_CONFIG);
+        EXPECT_EQ(rig.send_stat(reason), code == bad.code ? 1u : 0u);
+    }
     EXPECT_EQ(rig.send_stat(SVIO_QSTAT_MESSAGES), 2u);
 
     // The receive queue goes on, and stop and start bring the send queue back at position 0.
