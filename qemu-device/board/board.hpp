@@ -37,6 +37,12 @@ class Board final : public VifHost {
     /// nobody waits for: see Core::run().
     void stop();
 
+    /// The board's state for migration and snapshots, see state.hpp. Guest lock held.
+    std::vector<uint8_t> save();
+    /// Takes it over, in place of the state that it has. Guest lock held; bus mastering is set already.
+    /// Throws StateError, and has changed nothing then.
+    void load(std::span<const uint8_t> state);
+
     /// A frame from a port that pushes (a netdev). Guest lock held. False: held back, offer it again after
     /// Port::flush_receive().
     bool receive(std::span<const uint8_t> frame);

@@ -3,9 +3,11 @@
 
 #include "board.hpp"
 #include "native_port.hpp"
+#include "state.hpp"
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 
@@ -43,11 +45,18 @@ class HostMemory final : public GuestMemory {
         return host_.write(host_.opaque, address, from, length);
     }
     std::unique_ptr<Window> open(uint64_t address, size_t length) override {
-        SvioWindow *window = host_.window_open(host_.opaque, address, length);
-        return window ? std::make_unique<HostWindow>(host_, window) : nullptr;
+        return open(address, length, true);
+    }
+    std::unique_ptr<Window> reopen(uint64_t address, size_t length) override {
+        return open(address, length, false);
     }
 
   private:
+    std::unique_ptr<Window> open(uint64_t address, size_t length, bool now) {
+        SvioWindow *window = host_.window_open(host_.opaque, address, length, now);
+        return window ? std::make_unique<HostWindow>(host_, window) : nullptr;
+    }
+
     const SvioHost &host_;
 };
 
@@ -81,43 +90,71 @@ class HostHooks final : public ThreadHooks {
     const SvioHost &host_;
 };
 
-/// A QEMU netdev: it pushes frames into Board::receive() and takes them one by one.
+/// A QEMU netdev: it pushes frames into Board::receive() and takes them one by one. One that it cannot
+/// deliver at once it keeps in a queue of its own, which it empties when the machine stops: then it comes
+/// back, to be sent again before all others, by whoever has the machine then. Hence the copy.
 class HostPort final : public Port {
   public:
     explicit HostPort(const SvioHost &host) : host_(host) {}
     void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override {
         uint32_t purges = purges_;
-        for (size_t i = 0; i < frames.size() && !blocked_; i++) {
-            // Before the call: its completion may run inside of it.
-            blocked_ = true;
-            int taken = host_.port_send(host_.opaque, static_cast<const uint8_t *>(frames[i].iov_base),
-                                        frames[i].iov_len);
-            if (taken != 0)
-                blocked_ = false;
-            verdicts[i] = taken < 0 ? Verdict::Failed : Verdict::Sent;
+        if (came_back_) {
+            std::vector<uint8_t> frame = std::move(kept_);
+            came_back_ = false;
+            offer(frame);
+        }
+        for (size_t i = 0; i < frames.size() && !blocked_ && purges_ == purges; i++) {
             // A reset from inside of the call: the frames after this one may belong to a life that is over.
-            if (purges_ != purges)
-                return;
+            int taken = offer({static_cast<const uint8_t *>(frames[i].iov_base), frames[i].iov_len});
+            verdicts[i] = taken < 0 ? Verdict::Failed : Verdict::Sent;
         }
     }
     bool blocked() const override { return blocked_; }
+    bool wants_again() const override { return came_back_; }
+    std::vector<uint8_t> kept() const override { return kept_; }
     bool wants_guest_lock() const override { return true; }
     void flush_receive() override { host_.port_flush_receive(host_.opaque); }
     void purge() override {
         host_.port_purge(host_.opaque);
+        kept_.clear();
+        came_back_ = false;
         blocked_ = false;
         purges_++; // with the guest lock, as send()
     }
-    void ready() { blocked_ = false; }
+    /// Of the frame that it keeps.
+    void done(int result) {
+        waiting_ = false;
+        came_back_ = result == 0;
+        if (!came_back_)
+            kept_.clear();
+        blocked_ = false;
+    }
     size_t max_frame() const override { return SVIO_MESSAGE_MAX; }
 
   private:
+    int offer(std::span<const uint8_t> frame) {
+        uint32_t purges = purges_;
+        // Before the call: its completion may run inside of it.
+        blocked_ = waiting_ = true;
+        int taken = host_.port_send(host_.opaque, frame.data(), frame.size());
+        if (taken != 0)
+            blocked_ = waiting_ = false;
+        else if (purges_ == purges && (waiting_ || came_back_))
+            kept_.assign(frame.begin(), frame.end());
+        return taken;
+    }
+
     const SvioHost &host_;
     std::atomic<bool> blocked_{false};
+    std::atomic<bool> came_back_{false}; // what the netdev kept
+    bool waiting_ = false;               // done() is to come
+    std::vector<uint8_t> kept_;
     uint32_t purges_ = 0;
 };
 
 } // namespace
+
+static_assert(SVIO_STATE_MAX == state_size_max);
 
 struct SvioBoard {
     explicit SvioBoard(const SvioHost &h) : host(h), memory(host), signals(host), lock(host), hooks(host) {}
@@ -140,7 +177,7 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
         std::unique_ptr<Port> port;
         if (config->port) {
             std::string sentence;
-            port = open_native_port(config->port, sentence);
+            port = open_native_port(config->port, sentence, config->incoming);
             if (!port) {
                 *error = strdup(sentence.c_str());
                 return nullptr;
@@ -209,9 +246,9 @@ void svio_board_set_link(SvioBoard *board, unsigned vif, bool up) {
     board->board->vif(vif).set_link(up);
 }
 
-void svio_board_port_ready(SvioBoard *board) {
+void svio_board_port_done(SvioBoard *board, int result) {
     if (board->netdev)
-        board->netdev->ready();
+        board->netdev->done(result);
     board->board->port_ready();
 }
 
@@ -221,6 +258,45 @@ void svio_board_receive_ready(SvioBoard *board) {
 
 bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length) {
     return board->board->receive({frame, length});
+}
+
+uint8_t *svio_board_save(SvioBoard *board, size_t *length) {
+    try {
+        std::vector<uint8_t> state = board->board->save();
+        auto *copy = static_cast<uint8_t *>(malloc(state.size()));
+        if (copy)
+            std::copy(state.begin(), state.end(), copy);
+        *length = state.size();
+        return copy;
+    } catch (const std::bad_alloc &) {
+        return nullptr;
+    }
+}
+
+bool svio_board_load(SvioBoard *board, const uint8_t *state, size_t length, char **error) {
+    try {
+        board->board->load({state, length});
+        return true;
+    } catch (const std::exception &e) {
+        *error = strdup(e.what());
+        return false;
+    }
+}
+
+bool svio_board_link_up(SvioBoard *board, unsigned vif) {
+    return board->board->vif(vif).link_up();
+}
+
+bool svio_board_port_activate(SvioBoard *board, char **error) {
+    std::string sentence;
+    if (board->board->port().activate(sentence))
+        return true;
+    *error = strdup(sentence.c_str());
+    return false;
+}
+
+void svio_board_port_release(SvioBoard *board) {
+    board->board->port().release();
 }
 
 void svio_board_visit_counters(SvioBoard *board, SvioVisitor *visit, void *opaque) {

@@ -35,7 +35,8 @@ typedef struct SvioHost {
     /* Guest memory, RAM only. */
     bool (*read)(void *opaque, uint64_t address, void *to, size_t length);
     bool (*write)(void *opaque, uint64_t address, const void *from, size_t length);
-    SvioWindow *(*window_open)(void *opaque, uint64_t address, size_t length);
+    /* now: NULL unless it is RAM in one piece at this moment; else it may come within reach later. */
+    SvioWindow *(*window_open)(void *opaque, uint64_t address, size_t length, bool now);
     void (*window_close)(void *opaque, SvioWindow *window);
     bool (*window_load)(void *opaque, SvioWindow *window, size_t offset, void *to, size_t length);
     bool (*window_store)(void *opaque, SvioWindow *window, size_t offset, const void *from, size_t length);
@@ -43,8 +44,8 @@ typedef struct SvioHost {
 
     void (*signal)(void *opaque, unsigned vector); /* locked */
 
-    /* The wire, unless port is given: locked. send: > 0 taken, 0 taken and no more until
-     * svio_board_port_ready(), < 0 failed. */
+    /* The wire, unless port is given: locked. send: > 0 taken, 0 kept and no more until
+     * svio_board_port_done(), < 0 failed. */
     int (*port_send)(void *opaque, const uint8_t *frame, size_t length);
     void (*port_flush_receive)(void *opaque);
     void (*port_purge)(void *opaque);
@@ -57,6 +58,7 @@ typedef struct SvioBoardConfig {
     uint32_t stall_ms; /* see svio::BoardConfig */
     uint32_t queue_size;
     const char *port; /* a native port, or NULL */
+    bool incoming;    /* another process may have the wire until svio_board_port_activate() */
 } SvioBoardConfig;
 
 /* On failure NULL and one sentence in *error, to be freed with free(). */
@@ -75,10 +77,23 @@ void svio_board_resume(SvioBoard *board);
 /* Paused. wants_lock: translation itself needs the lock (a virtual IOMMU). */
 void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled, bool wants_lock);
 void svio_board_set_link(SvioBoard *board, unsigned vif, bool up);
-void svio_board_port_ready(SvioBoard *board);
+/* The frame for which port_send() said 0: sent > 0, failed < 0, or 0: the host has it no more, and it is to
+ * be offered again. */
+void svio_board_port_done(SvioBoard *board, int result);
 void svio_board_receive_ready(SvioBoard *board);
 /* False: held back, until port_flush_receive(). */
 bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length);
+
+/* Migration (SPEC.md chapter 11), paused. The state is to be freed with free(); NULL: out of memory. load:
+ * what svio_board_set_dma() sets comes first; false and one sentence in *error (to be freed): nothing was
+ * changed. */
+uint8_t *svio_board_save(SvioBoard *board, size_t *length);
+bool svio_board_load(SvioBoard *board, const uint8_t *state, size_t length, char **error);
+#define SVIO_STATE_MAX (512u << 20) /* bytes of a state, at most */
+bool svio_board_link_up(SvioBoard *board, unsigned vif);
+/* Paused. The machine is about to run here, and takes a native port's wire; or it runs elsewhere now. */
+bool svio_board_port_activate(SvioBoard *board, char **error);
+void svio_board_port_release(SvioBoard *board);
 
 /* path: "vifs/0/queues/0/send/posted" */
 typedef void SvioVisitor(void *opaque, const char *path, uint64_t value);

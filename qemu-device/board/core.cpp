@@ -133,12 +133,17 @@ void Core::note_waiting() {
 bool Core::step() {
     counters.add(CorePolls);
     bool found = poked_.load(std::memory_order_relaxed) && poked_.exchange(false, std::memory_order_seq_cst);
+    if (!loaded_.empty()) [[unlikely]]
+        refill();
     for (const Served &served : served_)
         found |= serve_send(served);
-    if (serves_port_)
-        found |= serve_receive_port();
+    // With a native port only a loaded state leaves a backlog, and that came first.
     if (has_backlog())
         found |= drain_backlog();
+    if (serves_port_ && !has_backlog())
+        found |= serve_receive_port();
+    if (announce_.load(std::memory_order_relaxed)) [[unlikely]]
+        announce();
     if (!board_.port().wants_guest_lock())
         found |= drain_outbox();
     found |= drop_stalled();
@@ -279,7 +284,7 @@ bool Core::settle(std::span<const Staged> offered, std::span<const Verdict> verd
         VifCounters &vif = frame.vif->counters;
         if (verdicts[dealt] == Verdict::Failed) {
             vif.add(SVIO_STAT_DROP_TX_PORT_ERROR);
-        } else {
+        } else if (!frame.counted) {
             vif.add(SVIO_STAT_TX_FRAMES);
             vif.add(SVIO_STAT_TX_BYTES, frame.length);
         }
@@ -365,7 +370,8 @@ void Core::raise_signals() {
 
 // What needs the guest lock: frames for a netdev, interrupts, news of errors.
 bool Core::flush() {
-    bool sends = board_.port().wants_guest_lock() && frames_wait_ && !board_.port().blocked();
+    bool again = board_.port().wants_again();
+    bool sends = board_.port().wants_guest_lock() && (frames_wait_ || again) && !board_.port().blocked();
     bool news = board_.has_error_news();
     if (!signals_wait_ && !sends && !news && !flush_port_)
         return false;
@@ -376,6 +382,8 @@ bool Core::flush() {
     // this waits until it is over.
     if (!board_.paused()) {
         raise_signals();
+        if (sends && again)
+            board_.port().send({}, {});
         while (sends && !outbox_.empty() && send_outbox())
             found = true;
         if (std::exchange(flush_port_, false))
@@ -397,7 +405,8 @@ size_t Core::purge(Vif &vif) {
         backlog_size_.store(backlog_.size(), std::memory_order_release);
     }
     vif.counters.add(SVIO_STAT_DROP_RX_RESET, received);
-    return outbox_.purge(&vif);
+    received = std::erase_if(loaded_, [&](const Moving::Sent &s) { return s.vif == &vif; });
+    return received + outbox_.purge(&vif);
 }
 
 // ---- the thread ----
@@ -417,6 +426,7 @@ void Core::run() {
             uint32_t word = board_.park_word().load();
             if (board_.paused() && !stopping_)
                 board_.park_word().wait(word);
+            stuck_since_ = 0; // nobody could have sent meanwhile
             continue;
         }
         if (round()) {
@@ -496,7 +506,7 @@ void Core::sleep() {
         std::array<pollfd, 3> fds{};
         nfds_t n = 0;
         fds[n++] = {wake_fd_, POLLIN, 0};
-        if (serves_port_ && !hold_port_ && port.receive_fd() >= 0)
+        if (serves_port_ && !hold_port_ && !has_backlog() && port.receive_fd() >= 0)
             fds[n++] = {port.receive_fd(), POLLIN, 0};
         if (frames_wait_ && port.send_fd() >= 0)
             fds[n++] = {port.send_fd(), POLLOUT, 0};

@@ -46,6 +46,8 @@ class Core {
     bool prepare_sleep();
 
     // ---- from other threads ----
+    /// A native port alone: tell the wire where the VIFs are now.
+    void order_announcement() { announce_ = true; }
     /// Have a look at once, also if asleep.
     void wake();
     /// The pauser's half: returns when the core is not active.
@@ -55,6 +57,29 @@ class Core {
     /// True: frames wait already, so this one must wait in the port; flush_receive() follows.
     bool behind_backlog();
     bool has_backlog() const { return backlog_size_.load(std::memory_order_acquire) != 0; }
+    /// For migration, while the board is paused and with the guest lock: what is on its way, in order.
+    struct Moving {
+        struct Sent {
+            Vif *vif;
+            uint32_t pair;
+            bool counted; ///< as sent
+            std::vector<uint8_t> frame;
+        };
+        struct Signal {
+            Vif *vif;
+            uint32_t vector;
+        };
+        struct Received {
+            Vif *vif;
+            std::vector<uint8_t> frame;
+        };
+        std::vector<Sent> sent;         ///< completed in their send queues, and not yet with the port
+        std::vector<Received> received; ///< taken from the port, and not yet delivered
+        std::vector<Signal> signals;    ///< decided, and not yet raised
+    };
+    void save(Moving &to);
+    /// Before what it finds by itself.
+    void load(Moving &&from);
     /// Paused: forgets a VIF's frames; returns those that its send queues had given.
     size_t purge(Vif &vif);
 
@@ -66,14 +91,8 @@ class Core {
         Vif *vif;
         unsigned pair;
     };
-    struct Signal {
-        Vif *vif;
-        uint32_t vector;
-    };
-    struct Backlogged {
-        Vif *vif;
-        std::vector<uint8_t> frame;
-    };
+    using Signal = Moving::Signal;
+    using Backlogged = Moving::Received;
 
     void run();
     template <typename Work> bool while_active(Work work);
@@ -92,6 +111,8 @@ class Core {
     bool settle(std::span<const Staged> offered, std::span<const Verdict> verdicts);
     bool drop_stalled();
     uint64_t stall_wait(bool &bounded);
+    void refill();
+    void announce();
     bool arm_all();
     void rest();
     void sleep();
@@ -112,6 +133,8 @@ class Core {
     bool flush_port_ = false;  // the port was refused because of the backlog, which is empty now
     Pace pace_;
     Outbox outbox_;
+    std::deque<Moving::Sent> loaded_; // came with a state, and go through the outbox first
+    std::atomic<bool> announce_{false};
     std::vector<Signal> signals_;
     std::vector<Signal> due_;  // scratch of raise_signals()
     bool frames_wait_ = false; // see note_waiting()

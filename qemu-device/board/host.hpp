@@ -7,7 +7,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <sys/uio.h>
+#include <vector>
 
 namespace svio {
 
@@ -33,6 +35,9 @@ class GuestMemory {
     virtual bool write(uint64_t address, const void *from, size_t length) = 0;
     /// Null unless [address, address + length) is RAM in one piece.
     virtual std::unique_ptr<Window> open(uint64_t address, size_t length) = 0;
+    /// For a queue that comes with a loaded state: it was RAM, and may be out of reach for now (bus master
+    /// off). Null only if it never could be RAM.
+    virtual std::unique_ptr<Window> reopen(uint64_t address, size_t length) { return open(address, length); }
 };
 
 /// Interrupts of one PCI function. Called with the guest lock held.
@@ -85,6 +90,10 @@ class Port {
     virtual bool blocked() const = 0;
     /// Guest lock around send() and flush_receive().
     virtual bool wants_guest_lock() const { return false; }
+    /// A frame that was Sent, and yet has not left: empty if there is none. It came back: send() sends it
+    /// first.
+    virtual std::vector<uint8_t> kept() const { return {}; }
+    virtual bool wants_again() const { return false; }
     /// The VIF takes frames again after it refused one.
     virtual void flush_receive() {}
     /// Forget frames that wait in the port for sending (reset).
@@ -95,6 +104,13 @@ class Port {
     virtual bool fill() { return false; }
     virtual std::span<const uint8_t> front() { return {}; }
     virtual void pop() {}
+    /// The frames from front() on, which nobody has popped.
+    virtual std::vector<std::vector<uint8_t>> pending() const { return {}; }
+    /// The machine is about to run here: take the wire, if another process had it meanwhile. On failure false
+    /// and one sentence. The board is paused, as it is for release(): the machine has left for another
+    /// process.
+    virtual bool activate(std::string & /*error*/) { return true; }
+    virtual void release() {}
     /// Descriptors to wait for: readable, and writable while blocked. -1: none.
     virtual int receive_fd() const { return -1; }
     virtual int send_fd() const { return -1; }

@@ -42,15 +42,15 @@ bool would_block(int error) {
 
 } // namespace
 
-std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error) {
+std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error, bool incoming) {
     size_t colon = spec.find(':');
     std::string kind = spec.substr(0, colon);
     std::string rest = colon == std::string::npos ? "" : spec.substr(colon + 1);
     if (kind == "tap" && !rest.empty())
-        return TapPort::open(rest, error);
+        return TapPort::open(rest, error, incoming);
     size_t comma = rest.find(',');
     if (kind == "dgram" && comma != std::string::npos && comma != 0 && comma + 1 < rest.size())
-        return DgramPort::open(rest.substr(0, comma), rest.substr(comma + 1), error);
+        return DgramPort::open(rest.substr(0, comma), rest.substr(comma + 1), error, incoming);
     error = "port=" + spec +
             " is not one of dgram:LOCAL,REMOTE (two socket paths) and tap:IFNAME "
             "(on QEMU's command line a comma inside of a value is written twice)";
@@ -80,6 +80,15 @@ std::span<const uint8_t> NativePort::front() {
     return {static_cast<const uint8_t *>(slot(next_).iov_base), lengths_[next_]};
 }
 
+std::vector<std::vector<uint8_t>> NativePort::pending() const {
+    std::vector<std::vector<uint8_t>> frames;
+    for (size_t n = next_; n < lengths_.size(); n++) {
+        const uint8_t *data = buffer_.data() + n * slot_size;
+        frames.emplace_back(data, data + lengths_[n]);
+    }
+    return frames;
+}
+
 // ---- dgram ----
 
 DgramPort::DgramPort() {
@@ -91,43 +100,95 @@ DgramPort::DgramPort() {
 }
 
 DgramPort::~DgramPort() {
-    if (receive_fd_ >= 0) {
-        close(receive_fd_);
-        unlink(local_.c_str());
-    }
-    if (send_fd_ >= 0)
-        close(send_fd_);
+    // Not the socket of the process that has taken the wire over.
+    if (receive_fd_ >= 0 && owns(bound_))
+        unlink(bound_.c_str());
+    release();
 }
 
-std::unique_ptr<Port> DgramPort::open(const std::string &local, const std::string &remote,
-                                      std::string &error) {
+void DgramPort::release() {
+    // The path stays: it may be another's by now, and who sends to it meanwhile finds that nobody is there.
+    for (std::atomic<int> *fd : {&receive_fd_, &send_fd_}) {
+        int old = fd->exchange(-1);
+        if (old >= 0)
+            close(old);
+    }
+    connected_ = false;
+}
+
+bool DgramPort::owns(const std::string &path) const {
+    struct stat status;
+    return lstat(path.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
+}
+
+std::unique_ptr<Port> DgramPort::open(const std::string &local, const std::string &remote, std::string &error,
+                                      bool incoming) {
     sockaddr_un address;
-    if (!fill_address(remote, address) || !fill_address(local, address)) {
+    // While the machine runs elsewhere the socket waits beside its path.
+    std::string first = incoming ? local + "~" : local;
+    if (!fill_address(remote, address) || !fill_address(first, address)) {
         error = "a socket path of port=dgram: is longer than the " +
                 std::to_string(sizeof(address.sun_path) - 1) + " bytes that unix sockets allow";
         return nullptr;
     }
     std::unique_ptr<DgramPort> port(new DgramPort);
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    port->send_fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    port->local_ = local;
+    port->remote_ = remote;
+    if (!port->bind_at(first, error))
+        return nullptr;
+    if (!incoming)
+        port->connect_remote();
+    return port;
+}
+
+// New sockets, bound to `path`.
+bool DgramPort::bind_at(const std::string &path, std::string &error) {
+    release();
+    sockaddr_un address;
+    if (!fill_address(path, address)) {
+        error = "the socket path " + path + " is too long";
+        return false;
+    }
+    receive_fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    send_fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     // A socket that a killed process left behind is in the way; anything else at that path is not ours to
     // remove.
     struct stat status;
-    if (lstat(local.c_str(), &status) == 0 && S_ISSOCK(status.st_mode))
-        unlink(local.c_str());
-    if (fd < 0 || port->send_fd_ < 0 ||
-        bind(fd, reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0) {
-        error = "cannot bind the socket " + local + " of port=dgram: " + errno_text();
-        if (fd >= 0)
-            close(fd);
-        return nullptr;
+    if (lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode))
+        unlink(path.c_str());
+    if (receive_fd_ < 0 || send_fd_ < 0 ||
+        bind(receive_fd_, reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0 ||
+        lstat(path.c_str(), &status) < 0) {
+        error = "cannot bind the socket " + path + " of port=dgram: " + errno_text();
+        release();
+        return false;
     }
-    port->receive_fd_ = fd;
-    port->local_ = local;
-    port->remote_ = remote;
-    setsockopt(port->send_fd_, SOL_SOCKET, SO_SNDBUF, &socket_buffer, sizeof(socket_buffer));
-    port->connect_remote();
-    return port;
+    bound_ = path;
+    device_ = status.st_dev;
+    inode_ = status.st_ino;
+    setsockopt(send_fd_, SOL_SOCKET, SO_SNDBUF, &socket_buffer, sizeof(socket_buffer));
+    return true;
+}
+
+bool DgramPort::activate(std::string &error) {
+    if (receive_fd_ >= 0 && owns(local_))
+        return true; // nobody else has had it
+    // Peers that were there before may be gone as well, or about to go: connect when there is a frame.
+    connected_ = false;
+    if ((receive_fd_ < 0 || !owns(bound_) || bound_ == local_) && !bind_at(local_ + "~", error))
+        return false;
+    struct stat status;
+    if (lstat(local_.c_str(), &status) == 0 && !S_ISSOCK(status.st_mode)) {
+        error = "cannot bind the socket " + local_ + " of port=dgram: there is something else";
+        return false;
+    }
+    // In one step: there is a socket at the path all the time.
+    if (rename(bound_.c_str(), local_.c_str()) < 0) {
+        error = "cannot bind the socket " + local_ + " of port=dgram: " + errno_text();
+        return false;
+    }
+    bound_ = local_;
+    return true;
 }
 
 // Sending has a socket of its own, connected to the peer: so poll() tells when the peer's queue has room
@@ -180,30 +241,53 @@ void DgramPort::read_batch() {
 // ---- tap ----
 
 TapPort::~TapPort() {
-    if (fd_ >= 0)
-        close(fd_);
+    release();
 }
 
-std::unique_ptr<Port> TapPort::open(const std::string &name, std::string &error) {
+void TapPort::release() {
+    int old = fd_.exchange(-1);
+    if (old >= 0)
+        close(old);
+}
+
+std::unique_ptr<Port> TapPort::open(const std::string &name, std::string &error, bool incoming) {
     if (name.size() >= IFNAMSIZ) {
         error = "the interface name " + name + " of port=tap: is too long";
         return nullptr;
     }
     std::unique_ptr<TapPort> port(new TapPort);
-    port->fd_ = ::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    if (port->fd_ < 0) {
+    port->name_ = name;
+    port->stale_ = incoming;
+    return port->attach(error) ? std::move(port) : nullptr;
+}
+
+bool TapPort::attach(std::string &error) {
+    fd_ = ::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd_ < 0) {
         error = "cannot open /dev/net/tun for port=tap: " + errno_text();
-        return nullptr;
+        return false;
     }
     ifreq request{};
     request.ifr_flags = IFF_TAP | IFF_NO_PI;
-    std::memcpy(request.ifr_name, name.data(), name.size());
-    if (ioctl(port->fd_, TUNSETIFF, &request) < 0) {
-        error = "cannot attach to the tap interface " + name + ": " + errno_text() +
-                " (make it with: ip tuntap add dev " + name + " mode tap user $USER)";
-        return nullptr;
+    std::memcpy(request.ifr_name, name_.data(), name_.size());
+    if (ioctl(fd_, TUNSETIFF, &request) < 0) {
+        error = "cannot attach to the tap interface " + name_ + ": " + errno_text() +
+                " (make it with: ip tuntap add dev " + name_ + " mode tap user $USER)";
+        release();
+        return false;
     }
-    return port;
+    return true;
+}
+
+bool TapPort::activate(std::string &error) {
+    if (fd_ < 0)
+        return attach(error);
+    // The machine has got what came before by its old port.
+    if (std::exchange(stale_, false)) {
+        for (unsigned n = 0; n < 64 && fill(); n++) // there is an end, also to a flood
+            forget_received();
+    }
+    return true;
 }
 
 void TapPort::send(std::span<const iovec> frames, std::span<Verdict> verdicts) {

@@ -6,15 +6,18 @@
 #include "svio_abi.h"
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <vector>
 
 namespace svio {
 
 /// Parses "dgram:LOCAL,REMOTE" or "tap:IFNAME" and opens it. On failure null, and one sentence in `error`.
-std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error);
+/// `incoming`: the machine still runs in another process, whose wire is left alone until Port::activate().
+std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error, bool incoming = false);
 
 /// Frames read from a descriptor in batches.
 class NativePort : public Port {
@@ -23,6 +26,7 @@ class NativePort : public Port {
     bool fill() override;
     std::span<const uint8_t> front() override;
     void pop() override { next_++; }
+    std::vector<std::vector<uint8_t>> pending() const override;
     bool blocked() const override { return blocked_; }
 
   protected:
@@ -31,6 +35,7 @@ class NativePort : public Port {
     /// Reads up to `batch` frames without waiting, by way of slot() and received().
     virtual void read_batch() = 0;
     iovec slot(size_t n) { return {buffer_.data() + n * slot_size, slot_size}; }
+    void forget_received() { next_ = lengths_.size(); }
     void received(size_t length) { lengths_.push_back(length); }
     bool blocked_ = false;
 
@@ -49,8 +54,10 @@ class NativePort : public Port {
 class DgramPort final : public NativePort {
   public:
     ~DgramPort() override;
-    static std::unique_ptr<Port> open(const std::string &local, const std::string &remote,
-                                      std::string &error);
+    static std::unique_ptr<Port> open(const std::string &local, const std::string &remote, std::string &error,
+                                      bool incoming = false);
+    bool activate(std::string &error) override;
+    void release() override;
     void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
     int receive_fd() const override { return receive_fd_; }
     int send_fd() const override { return send_fd_; }
@@ -61,14 +68,20 @@ class DgramPort final : public NativePort {
   private:
     DgramPort();
     bool connect_remote();
+    bool bind_at(const std::string &path, std::string &error);
+    bool owns(const std::string &path) const;
 
     // Prepared once: an empty look, of which there are many, costs little more than its system call.
     std::array<mmsghdr, batch> messages_{};
     std::array<iovec, batch> slots_{};
     std::string local_;
     std::string remote_;
-    int receive_fd_ = -1;
-    int send_fd_ = -1;
+    std::string bound_; // where our socket is, which is not `local_` before activate()
+    dev_t device_ = 0;  // and what it is there: another process may put its own in its place
+    ino_t inode_ = 0;
+    // Atomic: a core about to sleep reads them while the holder of a paused board exchanges them.
+    std::atomic<int> receive_fd_{-1};
+    std::atomic<int> send_fd_{-1};
     bool connected_ = false;
 };
 
@@ -76,7 +89,9 @@ class DgramPort final : public NativePort {
 class TapPort final : public NativePort {
   public:
     ~TapPort() override;
-    static std::unique_ptr<Port> open(const std::string &name, std::string &error);
+    static std::unique_ptr<Port> open(const std::string &name, std::string &error, bool incoming = false);
+    bool activate(std::string &error) override;
+    void release() override;
     void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
     int receive_fd() const override { return fd_; }
     int send_fd() const override { return fd_; }
@@ -86,7 +101,11 @@ class TapPort final : public NativePort {
 
   private:
     TapPort() = default;
-    int fd_ = -1;
+    bool attach(std::string &error);
+
+    std::string name_;
+    bool stale_ = false;      // what the interface has for us is from before the machine came here
+    std::atomic<int> fd_{-1}; // as in DgramPort
 };
 
 } // namespace svio

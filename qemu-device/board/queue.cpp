@@ -48,7 +48,7 @@ constexpr size_t done_at = offsetof(svio_queue_event, done);
 
 // ---- both directions ----
 
-bool Queue::configuration_ok(uint32_t max_size) const {
+bool Queue::configuration_ok(const QueueRegisters &regs, uint32_t max_size) {
     return std::has_single_bit(regs.size) && regs.size >= SVIO_QUEUE_MIN && regs.size <= max_size &&
            regs.base % SVIO_QUEUE_ALIGN == 0 && regs.event % SVIO_QUEUE_ALIGN == 0 &&
            (regs.vector < SVIO_VECTORS || regs.vector == SVIO_NO_VECTOR);
@@ -56,7 +56,7 @@ bool Queue::configuration_ok(uint32_t max_size) const {
 
 void Queue::start(GuestMemory &memory, uint32_t max_size) {
     position_ = signal_from_ = held_messages_ = 0;
-    if (!configuration_ok(max_size)) {
+    if (!configuration_ok(regs, max_size)) {
         fail(SVIO_QERR_CONFIG);
         return;
     }
@@ -192,8 +192,8 @@ bool Queue::signal_due(Clock &clock, bool now_or_never) {
 
 // ---- outbox ----
 
-void Outbox::push(Vif *vif, uint32_t length) {
-    frames_.push_back({vif, static_cast<uint32_t>(used_), length});
+void Outbox::push(Vif *vif, uint32_t pair, uint32_t length, bool counted) {
+    frames_.push_back({vif, pair, static_cast<uint32_t>(used_), length, counted});
     // The next frame starts on a cache line of its own.
     used_ += (size_t{length} + 63) & ~size_t{63};
 }
@@ -288,7 +288,7 @@ size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t 
             vif.loop({outbox.tail(), length});
             looped++;
         } else {
-            outbox.push(&vif, length);
+            outbox.push(&vif, index, length);
         }
         counters.add(SVIO_QSTAT_BYTES, length);
         if (entries > 1)

@@ -28,12 +28,44 @@ struct QueueRegisters {
     uint32_t moderation = 0;
 };
 
+/// What else a queue is, but for its counters: what a state holds of it.
+struct QueueState {
+    QueueRegisters regs;
+    uint32_t state = SVIO_QUEUE_DISABLED; ///< as the register: error << 8 too
+    uint32_t position = 0;
+    uint32_t signal_from = 0;
+    uint32_t held_messages = 0;
+    uint64_t held_ns = 0; ///< for so long
+    bool error_news = false;
+
+    template <typename Archive> void fields(Archive &archive) {
+        archive(regs.base);
+        archive(regs.event);
+        archive(regs.size);
+        archive(regs.vector);
+        archive(regs.moderation);
+        archive(state);
+        archive(position);
+        archive(signal_from);
+        archive(held_messages);
+        archive(held_ns);
+        archive(error_news);
+    }
+};
+
 /// What both directions share: the ring, the arm words, state, signals.
 class Queue {
   public:
     QueueRegisters regs;
     QueueCounters counters;
     uint64_t features = 0; ///< in force; of the VIF, changed while the board is paused
+    uint32_t index = 0;    ///< of its pair
+
+    /// For migration, while the board is paused. load() believes what check() has let through.
+    QueueState save(Clock &clock) const;
+    void load(const QueueState &from, GuestMemory &memory, Clock &clock);
+    /// Throws StateError.
+    static void check(const QueueState &state, uint32_t max_size);
 
     /// Opens ring and event block; on failure the queue is in the error state.
     void start(GuestMemory &memory, uint32_t max_size);
@@ -74,7 +106,7 @@ class Queue {
     std::unique_ptr<Window> event_;
 
   private:
-    bool configuration_ok(uint32_t max_size) const;
+    static bool configuration_ok(const QueueRegisters &regs, uint32_t max_size);
     bool wants_signal();
 
     std::atomic<uint32_t> state_{SVIO_QUEUE_DISABLED};
@@ -88,8 +120,10 @@ class Queue {
 /// A frame on its way out, copied from guest memory.
 struct Staged {
     class Vif *vif;
+    uint32_t pair;
     uint32_t offset;
     uint32_t length;
+    bool counted; ///< as sent: by the device that this one has taken over from
     bool operator==(const Staged &) const = default;
 };
 
@@ -104,7 +138,7 @@ class Outbox {
     /// Room for one more message of any length?
     bool has_room() const { return frames_.size() < max_frames && used_ + SVIO_MESSAGE_MAX <= slab_size; }
     uint8_t *tail() { return slab_.data() + used_; }
-    void push(class Vif *vif, uint32_t length);
+    void push(class Vif *vif, uint32_t pair, uint32_t length, bool counted = false);
     std::span<const Staged> frames() const { return std::span(frames_).subspan(head_); }
     uint8_t *data(const Staged &frame) { return slab_.data() + frame.offset; }
     void pop(size_t n);

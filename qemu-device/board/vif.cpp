@@ -7,7 +7,10 @@
 namespace svio {
 
 Vif::Vif(const VifConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host)
-    : config_(config), memory_(memory), signals_(signals), clock_(clock), host_(host), mac_(config.mac) {}
+    : config_(config), memory_(memory), signals_(signals), clock_(clock), host_(host), mac_(config.mac) {
+    for (uint32_t n = 0; n < pairs_.size(); n++)
+        pairs_[n].send.index = pairs_[n].receive.index = n;
+}
 
 // ---- life ----
 

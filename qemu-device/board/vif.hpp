@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace svio {
 
@@ -28,6 +29,55 @@ struct VifConfig {
     uint32_t queue_size_max = 1024;
     uint32_t queue_size_hint = 256;
     uint32_t mtu_max = SVIO_MTU_MAX;
+};
+
+/// What a state holds of a VIF, but for its queues and counters.
+struct VifState {
+    // What the driver was told: the same on both sides, or the state is refused.
+    uint64_t id = 0;
+    uint32_t slot = 0;
+    bool physical = false;
+    Mac permanent_mac{};
+    uint32_t queue_pairs = 0;
+    uint32_t queue_size_max = 0;
+    uint32_t queue_size_hint = 0;
+    uint32_t mtu_max = 0;
+    uint64_t device_features = 0; ///< here alone the loading side may offer more
+    // What it has made of it.
+    bool features_ok = false;
+    bool running = false;
+    bool link_up = false;
+    uint64_t driver_features = 0;
+    uint32_t events = 0;
+    uint32_t event_vector = SVIO_NO_VECTOR;
+    std::array<uint32_t, sizeof(svio_command) / 4> mailbox{};
+    uint32_t mailbox_state = SVIO_MAILBOX_IDLE;
+    Mac mac{};
+    uint32_t rx_mode = 0;
+    std::vector<Mac> groups;
+
+    template <typename Archive> void fields(Archive &archive) {
+        archive(id);
+        archive(slot);
+        archive(physical);
+        archive(permanent_mac);
+        archive(queue_pairs);
+        archive(queue_size_max);
+        archive(queue_size_hint);
+        archive(mtu_max);
+        archive(device_features);
+        archive(features_ok);
+        archive(running);
+        archive(link_up);
+        archive(driver_features);
+        archive(events);
+        archive(event_vector);
+        archive(mailbox);
+        archive(mailbox_state);
+        archive(mac);
+        archive(rx_mode);
+        archive.list(groups, SVIO_MULTICAST_MAX);
+    }
 };
 
 /// What a VIF needs of the board that it sits on.
@@ -82,6 +132,11 @@ class Vif {
     void set_link(bool up);
     /// Bus master. The caller has paused the board.
     void set_dma(bool enabled) { dma_ = enabled; }
+    /// For migration, while the board is paused. load() believes what check() has let through.
+    VifState save() const;
+    void load(const VifState &from);
+    /// Throws StateError.
+    void check(const VifState &state) const;
     /// Tell the driver of queues that failed. Called with the guest lock after cores reported news.
     void report_errors();
 

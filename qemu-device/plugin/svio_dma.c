@@ -69,7 +69,7 @@ static void svio_window_unmap(SvioNicWindow *window) {
     address_space_cache_destroy(&window->cache);
 }
 
-static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t length) {
+static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t length, bool now) {
     SvioNic *nic = opaque;
     SvioNicWindow *window;
 
@@ -79,7 +79,8 @@ static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t lengt
     window = g_new0(SvioNicWindow, 1);
     window->address = address;
     window->length = length;
-    if (!svio_window_map(nic, window)) {
+    /* What is out of reach for now is mapped when the memory map changes: see svio_dma_commit(). */
+    if (!svio_window_map(nic, window) && now) {
         svio_window_unmap(window);
         g_free(window);
         return NULL;

@@ -7,7 +7,7 @@
 static void svio_net_sent(NetClientState *nc, ssize_t result) {
     SvioNic *nic = qemu_get_nic_opaque(nc);
 
-    svio_board_port_ready(nic->board);
+    svio_board_port_done(nic->board, result < 0 ? -1 : result > 0);
 }
 
 static int svio_net_send(void *opaque, const uint8_t *frame, size_t length) {
@@ -42,6 +42,13 @@ static void svio_net_link_changed(NetClientState *nc) {
     SvioNic *nic = qemu_get_nic_opaque(nc);
 
     svio_board_set_link(nic->board, 0, !nc->link_down);
+}
+
+/* The link goes with the machine, as that of QEMU's own cards does. */
+void svio_net_link_loaded(SvioNic *nic) {
+    if (nic->nic) {
+        qemu_get_queue(nic->nic)->link_down = !svio_board_link_up(nic->board, 0);
+    }
 }
 
 static NetClientInfo svio_net_info = {

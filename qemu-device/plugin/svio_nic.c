@@ -7,10 +7,9 @@
 #include "hw/pci/pci_bus.h"
 #include "hw/pci/pcie.h"
 #include "hw/qdev-properties.h"
-#include "migration/blocker.h"
-#include "migration/vmstate.h"
 #include "net/net.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/range.h"
@@ -113,6 +112,16 @@ static void svio_reset_hold(Object *obj, ResetType type) {
     svio_board_receive_ready(nic->board);
 }
 
+/* Before any device goes on: one may send to another's wire at once. */
+static void svio_vm_prepare(void *opaque, bool running, RunState state) {
+    SvioNic *nic = opaque;
+    g_autofree char *why = NULL;
+
+    if (running && nic->stopped && !svio_board_port_activate(nic->board, &why)) {
+        error_report("svio-nic: %s", why);
+    }
+}
+
 static void svio_vm_state(void *opaque, bool running, RunState state) {
     SvioNic *nic = opaque;
 
@@ -163,6 +172,7 @@ static bool svio_start_board(SvioNic *nic, Error **errp) {
         .stall_ms = nic->stall_ms,
         .queue_size = nic->queue_size,
         .port = nic->port,
+        .incoming = runstate_check(RUN_STATE_INMIGRATE),
     };
     g_autofree char *why = NULL;
 
@@ -214,11 +224,6 @@ static void svio_realize(PCIDevice *pci, Error **errp) {
     if (!svio_check_properties(nic, errp)) {
         return;
     }
-    error_setg(&nic->migration_blocker,
-               "svio-nic cannot be migrated or saved yet: remove the device first (device_del)");
-    if (migrate_add_blocker(&nic->migration_blocker, errp) < 0) {
-        return;
-    }
     /* Threads of our own that move frames cannot be replayed. */
     replay_add_blocker("svio-nic");
     qemu_macaddr_default_if_unset(&nic->conf.macaddr);
@@ -227,7 +232,6 @@ static void svio_realize(PCIDevice *pci, Error **errp) {
         svio_halt_install();
     }
     if (!svio_start_board(nic, errp)) {
-        migrate_del_blocker(&nic->migration_blocker);
         return;
     }
     if (!svio_init_pci(nic, errp)) {
@@ -235,19 +239,20 @@ static void svio_realize(PCIDevice *pci, Error **errp) {
         svio_board_stop(nic->board);
         bql_lock();
         g_clear_pointer(&nic->board, svio_board_free);
-        migrate_del_blocker(&nic->migration_blocker);
         return;
     }
     svio_dma_start(nic);
     if (!nic->port) {
         svio_net_start(nic);
     }
-    nic->vm_state = qdev_add_vm_change_state_handler(DEVICE(nic), svio_vm_state, nic);
+    nic->vm_state = qdev_add_vm_change_state_handler_full(DEVICE(nic), svio_vm_state, svio_vm_prepare, nic);
+    svio_migration_start(nic);
 }
 
 static void svio_exit(PCIDevice *pci) {
     SvioNic *nic = SVIO_NIC(pci);
 
+    svio_migration_stop(nic);
     qemu_del_vm_change_state_handler(nic->vm_state);
     svio_dma_stop(nic);
     svio_board_pause(nic->board);
@@ -265,7 +270,6 @@ static void svio_exit(PCIDevice *pci) {
     if (pci_is_express(pci)) {
         pcie_cap_exit(pci);
     }
-    migrate_del_blocker(&nic->migration_blocker);
 }
 
 /* The bus decides whether this is a PCI Express device, before the generic code lays configuration space out.
@@ -309,6 +313,7 @@ static void svio_class_init(ObjectClass *klass, void *data) {
     device_class_set_props(dc, svio_properties);
     set_bit(DEVICE_CATEGORY_NETWORK, dc->categories);
     svio_qom_class_init(klass);
+    svio_migration_class_init(dc);
 }
 
 static const TypeInfo svio_info = {

@@ -6,6 +6,7 @@
 #include "qemu/osdep.h"
 
 #include "hw/pci/pci_device.h"
+#include "migration/misc.h"
 #include "net/net.h"
 #include "qom/object.h"
 
@@ -42,7 +43,10 @@ struct SvioNic {
     SvioBoard *board;
     VMChangeStateEntry *vm_state;
     bool stopped; /* the machine is, and we have paused the board for it */
-    Error *migration_blocker;
+
+    NotifierWithReturn migration;
+    uint8_t *state; /* the board's, while it is written to or read from a migration stream */
+    uint32_t state_length;
 
     MemoryListener listener;
     bool listening;
@@ -57,10 +61,16 @@ void svio_dma_stop(SvioNic *nic);
 /* Bus master on or off, as the command register says now. The board is paused. */
 void svio_dma_update(SvioNic *nic, bool enabled);
 
+/* svio_migration.c */
+void svio_migration_class_init(DeviceClass *dc);
+void svio_migration_start(SvioNic *nic);
+void svio_migration_stop(SvioNic *nic);
+
 /* svio_net.c */
 void svio_net_fill_host(SvioHost *host);
 void svio_net_start(SvioNic *nic);
 void svio_net_stop(SvioNic *nic);
+void svio_net_link_loaded(SvioNic *nic);
 
 /* svio_halt.c */
 /* Has the vCPUs poll while cores of a device with `halt-poll` do. */

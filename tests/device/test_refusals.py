@@ -77,19 +77,6 @@ class CommandLine(unittest.TestCase):
 
 
 class Monitor(DeviceCase):
-    SENTENCE = r"svio-nic cannot be migrated or saved yet: remove the device first \(device_del\)"
-
-    def test_migration_and_snapshots(self):
-        self.boot().bring_up()
-        target = Path(self.folder) / "state"
-        for uri in (f"exec:cat>{target}", f"file:{target}"):
-            with self.assertRaisesRegex(QmpError, self.SENTENCE):
-                self.machine.qmp.command("migrate", {"uri": uri})
-        self.assertRegex(self.machine.hmp("savevm now"), self.SENTENCE)
-        self.assertRegex(self.machine.hmp("migrate -d exec:cat>/dev/null"), self.SENTENCE)
-        self.assertFalse(target.exists())
-        self.check_both()
-
     def test_refused_while_running(self):
         """device_add with nonsense leaves the machine, its netdevs and its threads as they were."""
         port = "pcie-root-port,id=rp1,bus=pcie.0,addr=0x6,chassis=2,slot=2"

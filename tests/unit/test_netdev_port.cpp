@@ -25,7 +25,7 @@ struct FakeHost {
         host.write = [](void *o, uint64_t a, const void *from, size_t n) {
             return self(o).ram.write(a, from, n);
         };
-        host.window_open = [](void *o, uint64_t a, size_t n) {
+        host.window_open = [](void *o, uint64_t a, size_t n, bool) {
             return &(new OwnWindow{{self(o).ram.at(a, n)}})->window;
         };
         host.window_close = [](void *, SvioWindow *w) { delete reinterpret_cast<OwnWindow *>(w); };
