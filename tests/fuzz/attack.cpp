@@ -6,8 +6,7 @@ namespace svio::fuzz {
 Attack::Attack(const uint8_t *data, size_t size) : in_(data, size), machine_(Machine::of(in_.u8())) {
     uint8_t choice = in_.u8();
     // Mostly what the device offers, in part or whole; sometimes nothing at all.
-    uint64_t offered = machine_.read(SVIO_REG_DEVICE_FEATURES_LO) |
-                       uint64_t{machine_.read(SVIO_REG_DEVICE_FEATURES_HI)} << 32;
+    uint64_t offered = machine_.offered_features();
     uint64_t features = choice & 0x10 ? offered & in_.u16() : choice & 0x20 ? 0 : offered;
     machine_.begin(features, 4 + (choice & 3));
 }
@@ -249,10 +248,10 @@ void Attack::control() {
 // ---- commands ----
 
 void Attack::command() {
-    static constexpr uint16_t opcodes[] = {SVIO_OP_NOP,     SVIO_OP_IDENTIFY,    SVIO_OP_SET_MAC,
-                                           SVIO_OP_RX_MODE, SVIO_OP_MULTICAST,   SVIO_OP_VLAN_FILTER,
-                                           SVIO_OP_STATS,   SVIO_OP_QOS_REQUEST, SVIO_OP_RSS,
-                                           SVIO_OP_SET_MTU, SVIO_OP_QUEUE_PAIRS, SVIO_OP_VIF_DESTROY};
+    static constexpr uint16_t opcodes[] = {
+        SVIO_OP_NOP,         SVIO_OP_IDENTIFY,    SVIO_OP_SET_MAC,     SVIO_OP_RX_MODE, SVIO_OP_MULTICAST,
+        SVIO_OP_VLAN_FILTER, SVIO_OP_STATS,       SVIO_OP_QOS_REQUEST, SVIO_OP_RSS,     SVIO_OP_SET_MTU,
+        SVIO_OP_QUEUE_PAIRS, SVIO_OP_VIF_DESTROY, SVIO_OP_TEST_SIGNAL};
     svio_command command{};
     command.opcode = opcodes[in_.below(std::size(opcodes))];
     uint8_t how = in_.u8();

@@ -204,10 +204,17 @@ void Machine::write(uint32_t offset, uint32_t value) {
         vif_->write_register(offset, value);
     }
     command_data_ = nullptr;
+    // In force from FEATURES_OK until a reset.
+    bool accepted = read(SVIO_REG_STATUS) & SVIO_STATUS_FEATURES_OK;
+    features_ = accepted ? features(SVIO_REG_DRIVER_FEATURES_LO) : 0;
     if (reset) {
         pending_.clear();
         lost_track_ = false;
     }
+}
+
+uint64_t Machine::features(uint32_t low_register) {
+    return read(low_register) | uint64_t{read(low_register + 4)} << 32;
 }
 
 void Machine::access(uint32_t offset, unsigned size, uint64_t value, bool is_write) {
@@ -268,7 +275,12 @@ uint32_t Machine::expect_message(uint32_t at, Message &message, Expected &expect
             return SVIO_QERR_TORN;
         if (n == SVIO_CHAIN_MAX || n == regs.size)
             return SVIO_QERR_CHAIN;
-        uint32_t offloads = entry.flags & ~(SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE);
+        uint32_t allowed = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
+        if (n == 0 && (features_ & SVIO_F_LOOPBACK))
+            allowed |= SVIO_ENTRY_LOOP;
+        uint32_t offloads = entry.flags & ~allowed;
+        if (n == 0)
+            message.looped = entry.flags & SVIO_ENTRY_LOOP;
         if (offloads && n == 0 && !(offloads & ~SVIO_ENTRY_KNOWN))
             expected.known = false;
         if (offloads)
@@ -321,7 +333,8 @@ void Machine::check_sent(const Expected &expected, uint32_t from) {
         if (queue.position() - from < message.end - from)
             break;
         at = message.end;
-        pending_.push_back(message.bytes);
+        if (!message.looped)
+            pending_.push_back(message.bytes);
     }
     MUST_EQ(queue.position(), at);
     if (queue.running() && at != from)
@@ -356,7 +369,7 @@ void Machine::work() {
 Machine::Tally Machine::begin_round() {
     buffers_.clear();
     guarded_.writes.clear();
-    return {stat(SVIO_STAT_TX_FRAMES), dropped(SVIO_STAT_DROP_TX_RUNT, SVIO_STAT_DROP_TX_PORT_ERROR)};
+    return {stat(SVIO_STAT_TX_FRAMES), dropped_sending()};
 }
 
 /// Each frame on the wire is a message that was taken, in order; what is missing was counted.
@@ -372,7 +385,7 @@ void Machine::match_sent(Tally before) {
         MUST(!pending_.empty());
         pending_.pop_front();
     }
-    uint64_t drops = dropped(SVIO_STAT_DROP_TX_RUNT, SVIO_STAT_DROP_TX_PORT_ERROR) - before.drops;
+    uint64_t drops = dropped_sending() - before.drops;
     MUST(drops >= skipped && drops - skipped <= pending_.size());
     pending_.erase(pending_.begin(), pending_.begin() + static_cast<ptrdiff_t>(drops - skipped));
 }
@@ -397,6 +410,7 @@ void Machine::offer(const Frame &frame) {
     guarded_.writes.clear();
     ReceiveQueue &queue = vif_->pair(0).receive;
     uint32_t from = queue.position(), send_position = vif_->pair(0).send.position();
+    uint64_t looped = stat(SVIO_STAT_LOOPED);
     uint64_t frames = stat(SVIO_STAT_RX_FRAMES), bytes = stat(SVIO_STAT_RX_BYTES);
     uint64_t drops = dropped(SVIO_STAT_DROP_RX_FILTER, SVIO_STAT_DROP_RX_BACKLOG);
     offered_++;
@@ -411,7 +425,7 @@ void Machine::offer(const Frame &frame) {
     lost_track_ |= !port_->sent.empty() || vif_->pair(0).send.position() != send_position;
     port_->sent.clear();
     uint64_t delivered = stat(SVIO_STAT_RX_FRAMES) - frames;
-    if (!quiet_before)
+    if (!quiet_before || stat(SVIO_STAT_LOOPED) != looped)
         return;
     MUST_EQ(delivered + dropped(SVIO_STAT_DROP_RX_FILTER, SVIO_STAT_DROP_RX_BACKLOG) - drops + held(), 1);
     MUST_EQ(stat(SVIO_STAT_RX_BYTES) - bytes, delivered * frame.size());
@@ -466,9 +480,13 @@ uint64_t Machine::dropped(unsigned first, unsigned last) const {
     return sum;
 }
 
+uint64_t Machine::dropped_sending() const {
+    return dropped(SVIO_STAT_DROP_TX_RUNT, SVIO_STAT_DROP_TX_PORT_ERROR) + stat(SVIO_STAT_DROP_TX_STALLED);
+}
+
 /// In the state RESET every frame and message of the machine's life has its place in a counter.
 void Machine::check_sums() {
-    MUST_EQ(offered_,
+    MUST_EQ(offered_ + stat(SVIO_STAT_LOOPED),
             stat(SVIO_STAT_RX_FRAMES) + dropped(SVIO_STAT_DROP_RX_FILTER, SVIO_STAT_DROP_RX_BACKLOG));
     uint64_t messages = 0, errors = 0, signals_sent = 0;
     for (unsigned n = 0; n < vif_->pairs(); n++) {
@@ -478,7 +496,11 @@ void Machine::check_sums() {
         errors += send.get(SVIO_QSTAT_ERRORS) + receive.get(SVIO_QSTAT_ERRORS);
         signals_sent += send.get(SVIO_QSTAT_SIGNALS) + receive.get(SVIO_QSTAT_SIGNALS);
     }
-    MUST_EQ(messages, stat(SVIO_STAT_TX_FRAMES) + dropped(SVIO_STAT_DROP_TX_RUNT, SVIO_STAT_DROP_TX_RESET));
+    // A message to be cut into segments leaves as many frames.
+    constexpr uint64_t segments = SVIO_F_SEG_TCP4 | SVIO_F_SEG_TCP6 | SVIO_F_SEG_UDP;
+    if (!(offered_features() & segments))
+        MUST_EQ(messages, stat(SVIO_STAT_TX_FRAMES) + dropped_sending() + stat(SVIO_STAT_DROP_TX_RESET) +
+                              stat(SVIO_STAT_LOOPED));
     MUST_EQ(errors, stat(SVIO_STAT_QUEUE_ERRORS));
     MUST(board_->core(0).counters.get(CoreSignalled) <= signals_sent);
 }
@@ -506,7 +528,7 @@ void Machine::check_reset() {
 }
 
 void Machine::check_alive() {
-    begin(vif_->features, 4);
+    begin(offered_features(), 4);
     MUST_EQ(read(SVIO_REG_STATUS),
             SVIO_STATUS_READY | SVIO_STATUS_FEATURES_OK | SVIO_STATUS_RUNNING | SVIO_STATUS_LINK_UP);
     uint64_t tx_signals = signals.count(1), rx_signals = signals.count(2);

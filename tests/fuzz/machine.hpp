@@ -36,6 +36,7 @@ class Machine {
     }
     void enable(unsigned direction, const Ring &ring, unsigned vector);
     void command(const svio_command &command);
+    uint64_t offered_features() { return features(SVIO_REG_DEVICE_FEATURES_LO); }
 
     // ---- the outside ----
     void offer(const Frame &frame);
@@ -65,7 +66,8 @@ class Machine {
   private:
     struct Message {
         Frame bytes;
-        uint32_t end; ///< position after it
+        uint32_t end = 0;    ///< position after it
+        bool looped = false; ///< back to the VIF itself
     };
     struct Expected {
         std::vector<Message> messages;
@@ -95,6 +97,8 @@ class Machine {
     void check_alive();
     uint64_t stat(unsigned which) const { return vif_->counters.get(which); }
     uint64_t dropped(unsigned first, unsigned last) const;
+    uint64_t dropped_sending() const;
+    uint64_t features(uint32_t low_register);
     size_t held() const { return push_ ? push_->held.size() : polled_->incoming.size(); }
 
     Vif *vif_ = nullptr;
@@ -103,7 +107,8 @@ class Machine {
     PolledPort *polled_ = nullptr;
     std::unique_ptr<Board> board_;
 
-    uint64_t offered_ = 0;
+    uint64_t offered_ = 0;      ///< frames that the wire had
+    uint64_t features_ = 0;     ///< in force
     std::deque<Frame> pending_; ///< taken from the send queue, not yet sent or dropped
     bool lost_track_ = false;   ///< of pending_, until the next reset
     std::vector<Range> buffers_;
