@@ -3,6 +3,7 @@
 from basics import BasicVm, Facts, Idle, LoadUnload, Ping, Transfer
 from disturb import Changes, Filters, Frames, Life, Overrun, SystemReset
 from sleep import MAY_SLEEP, Sleep
+from features import Xdp
 
 
 class Healthy:
@@ -20,5 +21,5 @@ class TestPc(Facts, Ping, Transfer, SystemReset, Sleep, Frames, Healthy, BasicVm
     NAME, MACHINE, RESETS, EXTRA = "pc", "pc", 1, MAY_SLEEP["pc"]
 
 
-class TestLinux61(Facts, Ping, Transfer, LoadUnload, Overrun, Healthy, BasicVm):
+class TestLinux61(Facts, Ping, Transfer, Xdp, LoadUnload, Overrun, Healthy, BasicVm):
     NAME, KERNEL, LOADS = "linux-6.1", "6.1", 4
