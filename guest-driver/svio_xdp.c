@@ -255,6 +255,7 @@ static int svio_xdp_setup(struct net_device *netdev, struct bpf_prog *prog,
 		err = svio_reconfigure(priv, priv->tx_size, priv->rx_size, false);
 		if (err)
 			netif_warn(priv, drv, netdev, "buffers stay as for XDP: %d\n", err);
+		netdev_update_features(netdev);
 		return 0;
 	}
 	if (netdev->mtu > SVIO_XDP_MTU_MAX) {
@@ -270,6 +271,8 @@ static int svio_xdp_setup(struct net_device *netdev, struct bpf_prog *prog,
 		}
 	}
 	netdev->max_mtu = min_t(u32, priv->max_mtu, SVIO_XDP_MTU_MAX);
+	/* No program can cope with a frame whose checksum or segmentation is still to be done. */
+	netdev_update_features(netdev);
 	svio_xdp_set_prog(priv, prog);
 	return 0;
 }
