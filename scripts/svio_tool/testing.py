@@ -236,10 +236,11 @@ def _follow(command, take, log, environment, descriptor=None):
 
 
 def _lines(source, take, copy):
-    """Feed lines to take() until the other end closes; True when nothing comes for too long."""
-    rest = b""
+    """Feed lines to take() until the other end closes; True when nothing comes for too long. What take()
+    returns, if anything, are the seconds to wait for the next line."""
+    rest, patience = b"", PATIENCE
     while True:
-        ready, _, _ = select.select([source], [], [], PATIENCE)
+        ready, _, _ = select.select([source], [], [], patience)
         if not ready:
             return True
         data = os.read(source, 1 << 16)
@@ -250,7 +251,7 @@ def _lines(source, take, copy):
             copy.flush()
         *whole, rest = (rest + data).split(b"\n")
         for line in whole:
-            take(line.decode(errors="replace"))
+            patience = take(line.decode(errors="replace")) or PATIENCE
 
 
 # --- device and vm ------------------------------------------------------------------------------------
@@ -274,6 +275,7 @@ class _WorkerReader:
                            event["reason"])
         elif kind == "done":
             self.done = True
+        return event.get("patience")
 
 
 def _sanitized_qemu():
@@ -319,7 +321,7 @@ def _python_tests(tally, suite):
         tally.add(f"{suite}/present", False, 0, f"no test in {shown(folder)}")
     elif not reader.done:
         where = f"during {reader.running}" if reader.running else "outside a test"
-        how = f"said nothing for {PATIENCE} s" if status is None else f"ended with status {status}"
+        how = "said nothing for too long" if status is None else f"ended with status {status}"
         tally.add(f"{suite}/{reader.running or 'complete'}", False, 0,
                   f"the tests' process {how} {where}\n" + ui.tail(log, 40))
 

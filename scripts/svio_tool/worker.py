@@ -47,7 +47,8 @@ class Reporter(unittest.TestResult):
     def startTest(self, test):
         super().startTest(test)
         self.begun = time.monotonic()
-        self.event(kind="start", name=test.id())
+        # A class whose tests may be silent for longer than the parent waits otherwise says so.
+        self.event(kind="start", name=test.id(), patience=getattr(test, "svio_patience", None))
 
     def _end(self, test, ok, detail="", reason=None):
         self.event(kind="end", name=test.id(), ok=ok, seconds=time.monotonic() - self.begun, detail=detail,

@@ -19,6 +19,8 @@ BOOT, BUILD = 1200, 3600
 class TestOwnVm(unittest.TestCase):
     """The tests are steps, run in the order of their names; each fails by itself when one before it did."""
 
+    svio_patience = 2 * BUILD
+
     @classmethod
     def setUpClass(cls):
         if os.geteuid():
