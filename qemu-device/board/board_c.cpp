@@ -64,6 +64,9 @@ class HostSignals final : public Signals {
   public:
     explicit HostSignals(const SvioHost &host) : host_(host) {}
     void raise(unsigned vector) override { host_.signal(host_.opaque, vector); }
+    bool raise_unlocked(unsigned vector) override {
+        return host_.signal_unlocked && host_.signal_unlocked(host_.opaque, vector);
+    }
 
   private:
     const SvioHost &host_;

@@ -43,6 +43,8 @@ typedef struct SvioHost {
     void (*window_written)(void *opaque, SvioWindow *window, size_t offset, size_t length);
 
     void (*signal)(void *opaque, unsigned vector); /* locked */
+    /* The same without the lock, from a core that is active. False: it must be done locked. */
+    bool (*signal_unlocked)(void *opaque, unsigned vector);
 
     /* The wire, unless port is given: locked. send: > 0 taken, 0 kept and no more until
      * svio_board_port_done(), < 0 failed. */

@@ -148,6 +148,7 @@ bool Core::step() {
         found |= drain_outbox();
     found |= drop_stalled();
     collect_signals(false);
+    raise_unlocked();
     if (!found)
         counters.add(CoreEmptyPolls);
     return found;
@@ -353,6 +354,16 @@ void Core::collect_signals(bool now_or_never) {
     }
 }
 
+// Active, so that a pause waits for it. What cannot be raised without the guest lock is left for flush().
+void Core::raise_unlocked() {
+    std::erase_if(signals_, [this](const Signal &signal) {
+        if (!signal.vif->dma() || !signal.vif->signals().raise_unlocked(signal.vector))
+            return false;
+        counters.add(CoreSignalled);
+        return true;
+    });
+}
+
 // Guest lock held. What a function may not send while its bus mastering is off waits until it is on again.
 void Core::raise_signals() {
     // An MSI-X entry may point at a register: raising may reset this very VIF, which empties signals_.
@@ -492,6 +503,7 @@ bool Core::prepare_sleep() {
     bool armed = while_active([this] {
         bool there = arm_all();
         collect_signals(true);
+        raise_unlocked();
         return !there;
     });
     flush();

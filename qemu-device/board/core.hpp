@@ -106,6 +106,7 @@ class Core {
     bool drain_outbox();
     void collect_signals(bool now_or_never);
     void raise_signals();
+    void raise_unlocked();
     bool flush();
     bool send_outbox();
     bool settle(std::span<const Staged> offered, std::span<const Verdict> verdicts);

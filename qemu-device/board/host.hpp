@@ -45,6 +45,8 @@ class Signals {
   public:
     virtual ~Signals() = default;
     virtual void raise(unsigned vector) = 0;
+    /// From an active core, without the guest lock and without re-entering the board. False: use raise().
+    virtual bool raise_unlocked(unsigned /*vector*/) { return false; }
 };
 
 /// QEMU's big lock, or nothing.

@@ -63,7 +63,7 @@ static void *open_adapter(void) {
     if (!dladdr(&qemu_plugin_version, &self))
         return NULL;
     slash = strrchr(self.dli_fname, '/');
-    snprintf(path, sizeof(path), "%.*ssvio-adapter.so", slash ? (int)(slash - self.dli_fname + 1) : 0,
+    snprintf(path, sizeof(path), "%.*s" SVIO_ADAPTER ".so", slash ? (int)(slash - self.dli_fname + 1) : 0,
              self.dli_fname);
     return dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
 }
@@ -86,7 +86,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     adapter = open_adapter();
     install = adapter ? (void (*)(void))dlsym(adapter, "svio_adapter_install") : NULL;
     if (!install) {
-        fprintf(stderr, "svio: cannot open svio-adapter.so beside the plugin: %s\n", dlerror());
+        fprintf(stderr, "svio: cannot open " SVIO_ADAPTER ".so beside the plugin: %s\n", dlerror());
         return -1;
     }
     install();

@@ -81,6 +81,7 @@ static int svio_post_load(void *opaque, int version_id) {
 
     svio_board_pause(nic->board);
     svio_dma_update(nic, pci_get_word(PCI_DEVICE(nic)->config + PCI_COMMAND) & PCI_COMMAND_MASTER);
+    svio_irqfd_update(nic, msix_enabled(PCI_DEVICE(nic)));
     loaded = svio_board_load(nic->board, nic->state, nic->state_length, &why);
     svio_board_resume(nic->board);
     g_clear_pointer(&nic->state, free);

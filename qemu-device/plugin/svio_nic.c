@@ -84,10 +84,13 @@ static const MemoryRegionOps svio_register_ops = {
 static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, int length) {
     SvioNic *nic = SVIO_NIC(pci);
 
-    if (range_covers_byte(address, length, PCI_COMMAND)) {
-        /* No access to memory happens after the write that took bus mastering away. */
+    if (range_covers_byte(address, length, PCI_COMMAND) ||
+        ranges_overlap(address, length, pci->msix_cap + PCI_MSIX_FLAGS, 2)) {
+        /* No access to memory happens after the write that took bus mastering away, and no
+         * signal after the one that took MSI-X away. */
         svio_board_pause(nic->board);
         pci_default_write_config(pci, address, value, length);
+        svio_irqfd_update(nic, msix_enabled(pci));
         svio_dma_update(nic, pci_get_word(pci->config + PCI_COMMAND) & PCI_COMMAND_MASTER);
         svio_board_resume(nic->board);
         svio_board_receive_ready(nic->board);
@@ -105,6 +108,7 @@ static void svio_reset_hold(Object *obj, ResetType type) {
 
     svio_board_pause(nic->board);
     svio_dma_update(nic, false);
+    svio_irqfd_update(nic, false); /* PCI disables MSI-X next */
     svio_board_reset(nic->board, 0);
     svio_board_resume(nic->board);
     /* What was held back for want of buffers is dropped now, rather than when bus mastering comes on again.
@@ -164,6 +168,7 @@ static bool svio_start_board(SvioNic *nic, Error **errp) {
         .thread_begin = svio_thread_begin,
         .thread_end = svio_thread_end,
         .signal = svio_signal,
+        .signal_unlocked = svio_irqfd_signal,
         .thread_polling = svio_halt_polling,
     };
     SvioBoardConfig config = {
@@ -266,6 +271,7 @@ static void svio_exit(PCIDevice *pci) {
     bql_lock();
     svio_net_stop(nic);
     g_clear_pointer(&nic->board, svio_board_free);
+    svio_irqfd_update(nic, false);
     msix_uninit(pci, &nic->msix, &nic->msix);
     if (pci_is_express(pci)) {
         pcie_cap_exit(pci);

@@ -8,6 +8,7 @@
 #include "hw/pci/pci_device.h"
 #include "migration/misc.h"
 #include "net/net.h"
+#include "qemu/event_notifier.h"
 #include "qom/object.h"
 
 #include "board_c.h"
@@ -24,6 +25,14 @@ typedef struct SvioNicWindow {
     hwaddr length;
     QLIST_ENTRY(SvioNicWindow) next;
 } SvioNicWindow;
+
+/* An MSI-X vector under KVM, see svio_irqfd.c. Changed with the BQL. */
+typedef struct SvioVector {
+    EventNotifier event;
+    int virq;
+    bool made; /* the event, */
+    bool open; /* and a core may write it (read without the BQL) */
+} SvioVector;
 
 struct SvioNic {
     PCIDevice parent_obj;
@@ -48,6 +57,9 @@ struct SvioNic {
     uint8_t *state; /* the board's, while it is written to or read from a migration stream */
     uint32_t state_length;
 
+    SvioVector vectors[SVIO_VECTORS];
+    bool irqfd; /* vectors are bound as the guest unmasks them */
+
     MemoryListener listener;
     bool listening;
     /* Changed with the BQL and a paused board. */
@@ -71,6 +83,11 @@ void svio_net_fill_host(SvioHost *host);
 void svio_net_start(SvioNic *nic);
 void svio_net_stop(SvioNic *nic);
 void svio_net_link_loaded(SvioNic *nic);
+
+/* svio_irqfd.c */
+/* MSI-X is enabled or not now. The board is paused. */
+void svio_irqfd_update(SvioNic *nic, bool enabled);
+bool svio_irqfd_signal(void *opaque, unsigned vector);
 
 /* svio_halt.c */
 /* Has the vCPUs poll while cores of a device with `halt-poll` do. */

@@ -7,7 +7,7 @@ import unittest
 
 import abi
 from driver import Driver
-from machine import Function, Machine, wait_for
+from machine import PLUGIN, Function, Machine, wait_for
 from wires import MAC, PEER, Background, DgramWire, frame
 
 MAC_TEXT = ":".join(f"{byte:02x}" for byte in MAC)
@@ -15,6 +15,8 @@ MAC_TEXT = ":".join(f"{byte:02x}" for byte in MAC)
 
 class DeviceCase(unittest.TestCase):
     """A test that starts machines; whatever it leaves behind is ended, and QEMU must end well."""
+
+    plugin = PLUGIN
 
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="svio-device-")
@@ -24,7 +26,7 @@ class DeviceCase(unittest.TestCase):
     def start(self, *arguments, machine="q35"):
         """A machine; it is ended in an orderly way if the test went well."""
         folder = tempfile.mkdtemp(prefix="vm-", dir=self.folder)
-        vm = Machine(*arguments, machine=machine, folder=folder)
+        vm = Machine(*arguments, machine=machine, folder=folder, plugin=self.plugin)
         self.addCleanup(self._end, vm)
         return vm
 

@@ -74,7 +74,7 @@ def run_to_end(*arguments, machine="q35", plugin=PLUGIN, timeout=DEADLINE):
 class Machine:
     """Starts QEMU; as a context manager it also sees to it that QEMU ends well."""
 
-    def __init__(self, *arguments, machine="q35", folder=None):
+    def __init__(self, *arguments, machine="q35", folder=None, plugin=PLUGIN):
         self.folder = Path(folder or tempfile.mkdtemp(prefix="svio-device-"))
         self.closed = False
         listener = socket.socket(socket.AF_UNIX)
@@ -83,7 +83,7 @@ class Machine:
             listener.bind(str(self.folder / "qtest"))
             listener.listen(1)
             self.log = open(self.folder / "log", "w+b")
-            command = base_command(self.folder, machine) + [
+            command = base_command(self.folder, machine, plugin) + [
                 "-qtest", f"unix:{self.folder}/qtest", "-qtest-log", "none",
                 "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", *arguments]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log,

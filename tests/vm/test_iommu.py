@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Cards behind a virtual IOMMU, and cards that are pulled out without a word."""
+import re
+
+from disturb import Transfers
+from plug import PlugCase, PortCard
+from svio_tool import transfer
+from svio_tool.worker import long
+from wires import ByHand, Flood, cross, mac_bytes, udp, user
+
+MIB = 1 << 20
+
+
+class IommuCase(Transfers, PlugCase):
+    """One pair of cards on a native port, one by hand, one on the user network."""
+
+    PAIRS = {"native": (1, "pa", "pb")}
+    FAULT = r"DMAR: \[DMA|AMD-Vi: Event logged"
+
+    @classmethod
+    def cards(cls):
+        one, other = cross(cls.folder, "port", native=True)
+        return [PortCard("pa", 1, one), PortCard("pb", 2, other, "cores=2"),
+                PortCard("user", 3, user("user")),
+                PortCard("hand", 4, ByHand(cls.folder, "hand", native=False))]
+
+    @classmethod
+    def prepare(cls):
+        super().prepare()
+        cls.set_up_rest()
+
+    @classmethod
+    def set_up_rest(cls):
+        cls.run_in("ip address replace 10.0.2.15/24 dev user && ip link set user up && "
+                   "ip route replace default via 10.0.2.2; ip link set hand up")
+
+    def exchange(self, size=2 * MIB):
+        self.assertTrue(transfer.exchange(self.vm, size)["agree"])
+
+    def targets(self):
+        return [end[3] for end in self.ends("native")]
+
+    def slot(self, card):
+        return f"0000:{card.index:02x}:00.0"
+
+    def faults(self):
+        return len(re.findall(self.FAULT, self.vm.log()))
+
+
+class Translated:
+    """What each IOMMU is asked."""
+
+    def test_aa_translation_is_on(self):
+        """Each card has a domain of its own that translates, and its rings are not where RAM is."""
+        for card in self.card.values():
+            kind = self.run_in(f"cat /sys/bus/pci/devices/{self.slot(card)}/iommu_group/type").strip()
+            self.assertEqual(kind, self.DOMAIN)
+            # Addresses are given from the top of the first 4 GiB down; the guest's RAM ends far below.
+            self.assertGreater(self.queue_address(card, 0), 0xc0000000)
+
+    def test_traffic(self):
+        self.ping("native", "-f -s 1400", 300)
+        self.tcp_both_ways(self.targets(), 4)
+        for ns, dev, _, _ in self.ends("native"):
+            self.run_in(f"ip -n {ns} link set {dev} mtu 9000")
+        self.ping("native", "-s 8972 -M do -i 0.02", 20)
+        self.tcp_both_ways(self.targets(), 4)
+        self.exchange()
+        self.assertEqual(self.faults(), 0)
+
+    def test_buffers_come_and_go(self):
+        """Down, up, other sizes, another driver's life, all while frames come: nothing is reached that was
+        unmapped, which the IOMMU would have told."""
+        card = self.card["hand"]
+        data = udp(mac_bytes(card.mac), bytes(900))
+
+        def send(number):
+            card.wire.drain()
+            return card.wire.try_send(data)
+        with Flood(send) as flood:
+            for number in range(6):
+                self.run_in("ip link set hand down; ip link set hand up; "
+                            f"ethtool -G hand rx {64 << number % 3} tx {64 << number % 3}")
+            for _ in range(2):
+                self.run_in(f"cd /sys/bus/pci/drivers/svio && echo {self.slot(card)} >unbind && "
+                            f"echo {self.slot(card)} >bind")
+                self.name_interfaces(card)
+                self.run_in("ip link set hand up")
+            seen = flood.sent
+            self.wait(lambda: flood.sent > seen + 200, "frames are taken")
+        self.assertEqual(self.faults(), 0)
+
+    def test_fault_is_an_error_of_the_queue(self):
+        """A ring at an address that is not mapped: the IOMMU tells, the queue fails, the driver resets."""
+        card = self.card["hand"]
+        before, faults = self.vif("hand"), self.faults()
+        part = next(part for part in self.vm.hmp("info pci").split("  Bus ") if 'id "hand"' in part)
+        queue = int(re.search(r"BAR0: .* at (0x[0-9a-f]+)", part)[1], 16) + 0x4000
+        # Stop the send queue, move its ring up by 1 TiB, start it.
+        for register, value in ((0x18, 0), (0x04, 0x100), (0x18, 1)):
+            self.run_in(f"busybox devmem {queue + register:#x} 32 {value:#x}")
+        self.wait(lambda: self.vif("hand")["resets"] > before["resets"], "the driver resets it")
+        self.assertEqual(self.vif("hand")["queue_errors"], before["queue_errors"] + 1)
+        self.wait(lambda: self.faults() > faults, "the IOMMU has told")
+        self.wait(lambda: self.ethtool(card)["resets"] == 1, "the driver counts it")
+        self.assertIn("send queue 0 in error at position 0: bad address", self.vm.log())
+        data = udp(mac_bytes(card.mac), bytes(900))
+        frames = self.vif("hand")["rx_frames"]
+        for _ in range(300):
+            card.wire.send(data)
+        self.wait(lambda: self.vif("hand")["rx_frames"] >= frames + 300, "frames come")
+        self.exchange(MIB)
+        self.assertEqual(self.vif("pa")["queue_errors"], 0)
+
+
+class TestIntel(Translated, IommuCase):
+    """Strict: each buffer is unmapped at once. The ports have hot-plug of their own, as real ones."""
+
+    NAME, DOMAIN = "intel-iommu", "DMA"
+    IOMMU = ("intel-iommu,intremap=on",)
+    APPEND = "intel_iommu=on iommu.strict=1 iomem=relaxed"
+    EXTRA = ("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
+
+    def test_ab_interrupts_are_remapped(self):
+        self.assertIn("Enabled IRQ remapping", self.vm.log())
+        self.assertRegex(self.run_in("cat /proc/interrupts"), r"IR-PCI-MSI\S*.*pa-0")
+
+    def pull(self, card):
+        """Takes the port's power away behind its driver's back: the card is gone in the middle of anything."""
+        self.run_in(f"""
+            cd /sys/bus/pci/devices/0000:00:{0x10 + card.index:02x}.0
+            byte() {{ od -An -tu1 -j $1 -N 1 config | tr -d ' '; }}
+            at=$(byte 52)
+            while [ $(byte $at) != 16 ]; do at=$(byte $((at + 1))); done
+            at=$((at + 24))
+            low=$(byte $at); high=$(byte $((at + 1)))
+            put() {{ printf "$(printf '\\\\%03o\\\\%03o' $1 $2)" |
+                    dd of=config bs=2 seek=$((at / 2)) conv=notrunc 2>/dev/null; }}
+            # Without interrupts of the slot: power and its indicator off, which lets QEMU take the card out.
+            # Then as it was: the kernel learns of a slot that has power and no card.
+            put $((low & ~32)) $((high | 7)) && put $low $high""")
+
+    def test_pulled_out_under_traffic(self):
+        """Reads give all ones, the driver ends its work, and the next card in the slot works."""
+        held = self.held()
+        for number, name in enumerate(("pb", "user", "hand", "pb")):
+            card = self.card[name]
+            cores = 2 if name == "pb" else 1
+            traffic = [self.start_process(words) for words in (
+                "ip netns exec A ping -qf 10.1.0.2", "ip netns exec B ping -qf 10.1.0.1", "ping -qf 10.0.2.2")]
+            before = self.vif("pb")["rx_frames"]
+            self.wait(lambda: self.vif("pb")["rx_frames"] > before + 50, "the flood arrives")
+            self.pull(card)
+            self.wait_deleted(name)
+            self.wait(lambda: len(self.threads()) == held[0] - cores, "the end of its cores")
+            self.wait_interface(card, False)
+            for process in traffic:
+                process.kill()
+            self.plug(card, "B" if name == "pb" else None)
+            self.set_up("native")
+            self.set_up_rest()
+            self.wait_held(held)
+            self.wait_ping("10.1.0.2 -I 10.1.0.1", prefix="ip netns exec A")
+            self.exchange(MIB)
+        self.tcp_both_ways(self.targets(), 3)
+
+    def wait_interface(self, card, there=True):
+        """In all namespaces."""
+        def seen():
+            out = self.run_in("look='cat /sys/class/net/*/address'; eval $look; "
+                              "for ns in A B; do ip netns exec $ns sh -c \"$look\"; done")
+            return (card.mac in out) == there
+        self.wait(seen, f"an interface with {card.mac} is {'there' if there else 'gone'}")
+
+
+@long
+class TestIntelLazy(Translated, IommuCase):
+    """Unmapped buffers stay reachable for a while, in batches."""
+    NAME, DOMAIN = "intel-iommu-lazy", "DMA-FQ"
+    IOMMU = ("intel-iommu,intremap=off",)
+    APPEND = "intel_iommu=on iommu.strict=0 iomem=relaxed"
+
+
+@long
+class TestAmd(Translated, IommuCase):
+    NAME, DOMAIN = "amd-iommu", "DMA"
+    IOMMU = ("amd-iommu",)
+    APPEND = "amd_iommu=on iommu.strict=1 iommu.passthrough=0 iomem=relaxed"
