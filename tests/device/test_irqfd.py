@@ -8,7 +8,6 @@ import test_resets
 import test_signals
 from case import DeviceCase
 from machine import PLUGIN
-from svio_tool.worker import long
 from wires import MAC, PEER, frame
 
 IRQFD = PLUGIN.with_name("svio-irqfd.so")
@@ -23,12 +22,10 @@ class NativeIrqfdSignals(test_signals.NativeSignals):
     plugin = IRQFD
 
 
-@long
 class IrqfdResets(test_resets.Resets):
     plugin = IRQFD
 
 
-@long
 class IrqfdHotplug(test_hotplug.Hotplug):
     plugin = IRQFD
 

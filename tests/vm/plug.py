@@ -33,12 +33,13 @@ def arguments(words):
 class PlugCase(PairCase):
     """One VM whose cards sit in root ports."""
 
-    MEMORY, APPEND = "640", ""
+    MEMORY, APPEND, IOMMU = "640", "", ()
 
     @classmethod
     def make_vm(cls):
         cards = cls.card.values()
-        return Vm(f"test-{cls.NAME}", nics=[card.port for card in cards] + [card.device() for card in cards],
+        devices = [*cls.IOMMU, *(card.port for card in cards), *(card.device() for card in cards)]
+        return Vm(f"test-{cls.NAME}", nics=devices,
                   netdevs=[card.wire.netdev for card in cards if card.wire.netdev], machine=cls.MACHINE,
                   smp=cls.SMP, memory=cls.MEMORY, kernel=cls.KERNEL, append=cls.APPEND, extra=cls.EXTRA,
                   plugin=True)

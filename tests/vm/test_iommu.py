@@ -126,7 +126,7 @@ class TestIntel(Translated, IommuCase):
         self.assertRegex(self.run_in("cat /proc/interrupts"), r"IR-PCI-MSI\S*.*pa-0")
 
     def pull(self, card):
-        """Takes the port's power away behind its driver's back: the card is gone in the middle of anything."""
+        """Takes the port's power away behind its driver: the card is gone in the middle of anything."""
         self.run_in(f"""
             cd /sys/bus/pci/devices/0000:00:{0x10 + card.index:02x}.0
             byte() {{ od -An -tu1 -j $1 -N 1 config | tr -d ' '; }}
@@ -136,18 +136,19 @@ class TestIntel(Translated, IommuCase):
             low=$(byte $at); high=$(byte $((at + 1)))
             put() {{ printf "$(printf '\\\\%03o\\\\%03o' $1 $2)" |
                     dd of=config bs=2 seek=$((at / 2)) conv=notrunc 2>/dev/null; }}
-            # Without interrupts of the slot: power and its indicator off, which lets QEMU take the card out.
+            # Without interrupts of the slot: power and its indicator off, so that QEMU takes the card out.
             # Then as it was: the kernel learns of a slot that has power and no card.
             put $((low & ~32)) $((high | 7)) && put $low $high""")
 
     def test_pulled_out_under_traffic(self):
         """Reads give all ones, the driver ends its work, and the next card in the slot works."""
         held = self.held()
-        for number, name in enumerate(("pb", "user", "hand", "pb")):
+        for name in ("pb", "user", "hand"):
             card = self.card[name]
             cores = 2 if name == "pb" else 1
-            traffic = [self.start_process(words) for words in (
-                "ip netns exec A ping -qf 10.1.0.2", "ip netns exec B ping -qf 10.1.0.1", "ping -qf 10.0.2.2")]
+            traffic = [self.start_process(line) for line in (
+                "ip netns exec A ping -qf 10.1.0.2", "ip netns exec B ping -qf 10.1.0.1",
+                "ping -qf 10.0.2.2")]
             before = self.vif("pb")["rx_frames"]
             self.wait(lambda: self.vif("pb")["rx_frames"] > before + 50, "the flood arrives")
             self.pull(card)

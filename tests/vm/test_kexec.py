@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel that starts another one: the second finds a card that may still run, with the first one's rings."""
+"""A kernel that starts another: the second finds a card that may still run, with the first one's rings."""
 from case import Card, VmCase
 from disturb import Transfers
 from svio_tool import guest_image, kernels, transfer
