@@ -26,6 +26,11 @@
 #include <net/page_pool/helpers.h>
 #endif
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#include <net/netdev_queues.h>
+#define SVIO_HAVE_STAT_OPS
+#endif
+
 /* Page fragments were a feature of a pool before all pools had them. */
 #ifndef PP_FLAG_PAGE_FRAG
 #define PP_FLAG_PAGE_FRAG 0
@@ -47,10 +52,32 @@ static inline void svio_set_xdp_features(struct net_device *netdev)
 #endif
 }
 
+/* What netdev-genl tells of queues, NAPI and interrupts. */
+static inline void svio_napi_set_irq(struct napi_struct *napi, int irq)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	netif_napi_set_irq(napi, irq);
+#endif
+}
+
+static inline void svio_queues_set_napi(struct net_device *netdev, u32 index,
+					struct napi_struct *napi)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	netif_queue_set_napi(netdev, index, NETDEV_QUEUE_TYPE_RX, napi);
+	netif_queue_set_napi(netdev, index, NETDEV_QUEUE_TYPE_TX, napi);
+#endif
+}
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+#define SVIO_HAVE_RXFH_PARAM
+#endif
+
 #define SVIO_DRV_NAME "svio"
 
 #define SVIO_FEATURES_WANTED \
-	(SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK)
+	(SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK | \
+	 SVIO_F_RX_HASH)
 
 #define SVIO_RX_HEADROOM (NET_SKB_PAD + NET_IP_ALIGN)
 #define SVIO_RX_TAILROOM SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
@@ -227,7 +254,8 @@ struct svio_priv {
 	void __iomem *regs;
 	u64 features; /* negotiated */
 	u32 abi_version;
-	u16 pairs;
+	u16 pairs; /* in use; under RTNL */
+	u16 pairs_max; /* of the device, with a vector each */
 	u32 ring_max;
 	u32 tx_size;
 	u32 rx_size;
@@ -255,6 +283,11 @@ struct svio_priv {
 	atomic64_t event_irqs;
 	atomic64_t tx_timeouts;
 	u8 *mc_list; /* snapshot, SVIO_MULTICAST_MAX addresses; under RTNL */
+
+	/* Receive hashing as the device is told of it. Under RTNL. */
+	u32 rss_types; /* bits SVIO_HASH_* */
+	u8 rss_key[SVIO_RSS_KEY_LEN];
+	u8 rss_table[SVIO_RSS_TABLE_MAX];
 
 	struct svio_pair pair[SVIO_MAX_QUEUE_PAIRS];
 };
@@ -287,6 +320,8 @@ int svio_hw_identify(struct svio_priv *priv);
 int svio_hw_reset(struct svio_priv *priv);
 int svio_hw_init(struct svio_priv *priv);
 void svio_hw_read_mac(struct svio_priv *priv, u8 *mac);
+int svio_hw_start_pair(struct svio_priv *priv, int index);
+int svio_hw_stop_pair(struct svio_priv *priv, int index);
 int svio_hw_start_queues(struct svio_priv *priv);
 void svio_hw_stop_queues(struct svio_priv *priv);
 bool svio_hw_gone(struct svio_priv *priv);
@@ -296,6 +331,7 @@ void svio_hw_log_errors(struct svio_priv *priv);
 int svio_mbox_set_mac(struct svio_priv *priv, const u8 *mac);
 int svio_mbox_set_mtu(struct svio_priv *priv, u32 mtu);
 int svio_mbox_queue_pairs(struct svio_priv *priv, u32 count);
+int svio_mbox_rss(struct svio_priv *priv);
 int svio_mbox_identify(struct svio_priv *priv, struct svio_vif_info *info);
 int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags);
 int svio_mbox_multicast(struct svio_priv *priv, const u8 *mac, int count);
@@ -367,7 +403,31 @@ void svio_request_reset(struct svio_priv *priv); /* from any context */
 int svio_restore(struct svio_priv *priv);
 int svio_revive(struct svio_priv *priv);
 
+/* svio_queues.c: the number of pairs, receive hashing, what runs where. Under RTNL. */
+int svio_set_real_pairs(struct svio_priv *priv, int count);
+void svio_spread_senders(struct svio_priv *priv);
+int svio_apply_rss(struct svio_priv *priv);
+void svio_setup_queues(struct svio_priv *priv);
+void svio_get_channels(struct net_device *netdev, struct ethtool_channels *ch);
+int svio_set_channels(struct net_device *netdev, struct ethtool_channels *ch);
+u32 svio_get_rxfh_indir_size(struct net_device *netdev);
+u32 svio_get_rxfh_key_size(struct net_device *netdev);
+#ifdef SVIO_HAVE_RXFH_PARAM
+int svio_get_rxfh(struct net_device *netdev, struct ethtool_rxfh_param *rxfh);
+int svio_set_rxfh(struct net_device *netdev, struct ethtool_rxfh_param *rxfh,
+		  struct netlink_ext_ack *extack);
+#else
+int svio_get_rxfh(struct net_device *netdev, u32 *indir, u8 *key, u8 *hfunc);
+int svio_set_rxfh(struct net_device *netdev, const u32 *indir, const u8 *key, const u8 hfunc);
+#endif
+int svio_get_rxnfc(struct net_device *netdev, struct ethtool_rxnfc *nfc, u32 *rules);
+int svio_set_rxnfc(struct net_device *netdev, struct ethtool_rxnfc *nfc);
+
 /* svio_main.c. Under RTNL. */
+int svio_request_pair_irq(struct svio_pair *pair);
+void svio_free_pair_irq(struct svio_pair *pair);
+void svio_pair_up(struct svio_pair *pair);
+void svio_pair_down(struct svio_pair *pair);
 int svio_up(struct svio_priv *priv);
 void svio_down(struct svio_priv *priv);
 void svio_update_carrier(struct svio_priv *priv);

@@ -41,7 +41,7 @@ static int svio_get_sset_count(struct net_device *netdev, int sset)
 	if (sset != ETH_SS_STATS)
 		return -EOPNOTSUPP;
 	return ARRAY_SIZE(svio_drv_names) + ARRAY_SIZE(svio_dev_names) +
-	       priv->pairs * (SVIO_PAIR_VALUES + SVIO_DEV_PAIR_VALUES);
+	       priv->pairs_max * (SVIO_PAIR_VALUES + SVIO_DEV_PAIR_VALUES);
 }
 
 static void svio_put_names(u8 **data, const char *prefix, const char * const *names, int count)
@@ -71,14 +71,14 @@ static void svio_get_strings(struct net_device *netdev, u32 sset, u8 *data)
 	if (sset != ETH_SS_STATS)
 		return;
 	svio_put_names(&data, "", svio_drv_names, ARRAY_SIZE(svio_drv_names));
-	for (i = 0; i < priv->pairs; i++) {
+	for (i = 0; i < priv->pairs_max; i++) {
 		svio_put_queue_names(&data, "pair", i, svio_pair_names,
 				     ARRAY_SIZE(svio_pair_names));
 		svio_put_queue_names(&data, "tx", i, svio_tx_names, ARRAY_SIZE(svio_tx_names));
 		svio_put_queue_names(&data, "rx", i, svio_rx_names, ARRAY_SIZE(svio_rx_names));
 	}
 	svio_put_names(&data, "dev_", svio_dev_names, ARRAY_SIZE(svio_dev_names));
-	for (i = 0; i < priv->pairs; i++) {
+	for (i = 0; i < priv->pairs_max; i++) {
 		svio_put_queue_names(&data, "dev_tx", i, svio_dev_queue_names,
 				     ARRAY_SIZE(svio_dev_queue_names));
 		svio_put_queue_names(&data, "dev_rx", i, svio_dev_queue_names,
@@ -123,14 +123,14 @@ static void svio_get_ethtool_stats(struct net_device *netdev, struct ethtool_sta
 	*data++ = atomic64_read(&priv->resets);
 	*data++ = atomic64_read(&priv->tx_timeouts);
 	*data++ = atomic64_read(&priv->event_irqs);
-	for (i = 0; i < priv->pairs; i++)
+	for (i = 0; i < priv->pairs_max; i++)
 		data = svio_pair_values(data, &priv->pair[i]);
 
 	/* What the device does not answer reads as 0. */
 	if (svio_mbox_stats(priv, SVIO_STATS_VIF, data, NULL, SVIO_STAT_COUNT))
 		memset(data, 0, SVIO_STAT_COUNT * sizeof(*data));
 	data += SVIO_STAT_COUNT;
-	for (i = 0; i < priv->pairs; i++) {
+	for (i = 0; i < priv->pairs_max; i++) {
 		if (svio_mbox_stats(priv, i, data, data + SVIO_QSTAT_COUNT, SVIO_QSTAT_COUNT))
 			memset(data, 0, SVIO_DEV_PAIR_VALUES * sizeof(*data));
 		data += SVIO_DEV_PAIR_VALUES;
@@ -231,4 +231,12 @@ const struct ethtool_ops svio_ethtool_ops = {
 	.get_strings = svio_get_strings,
 	.get_ethtool_stats = svio_get_ethtool_stats,
 	.get_ts_info = ethtool_op_get_ts_info,
+	.get_channels = svio_get_channels,
+	.set_channels = svio_set_channels,
+	.get_rxfh_indir_size = svio_get_rxfh_indir_size,
+	.get_rxfh_key_size = svio_get_rxfh_key_size,
+	.get_rxfh = svio_get_rxfh,
+	.set_rxfh = svio_set_rxfh,
+	.get_rxnfc = svio_get_rxnfc,
+	.set_rxnfc = svio_set_rxnfc,
 };

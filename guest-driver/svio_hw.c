@@ -153,20 +153,26 @@ static int svio_hw_start_queue(struct svio_priv *priv, const struct svio_ring *r
 }
 
 /* The rings must be zeroed: positions start at 0 again. */
+int svio_hw_start_pair(struct svio_priv *priv, int index)
+{
+	struct svio_pair *pair = &priv->pair[index];
+	int err;
+
+	err = svio_hw_start_queue(priv, &pair->rx.ring, index, SVIO_RECEIVE,
+				  svio_dim_start(&pair->rx));
+	if (err)
+		return err;
+	return svio_hw_start_queue(priv, &pair->tx.ring, index, SVIO_SEND,
+				   priv->tx_moderation);
+}
+
 int svio_hw_start_queues(struct svio_priv *priv)
 {
 	u32 status;
 	int i, err;
 
 	for (i = 0; i < priv->pairs; i++) {
-		struct svio_pair *pair = &priv->pair[i];
-
-		err = svio_hw_start_queue(priv, &pair->rx.ring, i, SVIO_RECEIVE,
-					  svio_dim_start(&pair->rx));
-		if (err)
-			return err;
-		err = svio_hw_start_queue(priv, &pair->tx.ring, i, SVIO_SEND,
-					  priv->tx_moderation);
+		err = svio_hw_start_pair(priv, i);
 		if (err)
 			return err;
 	}
@@ -194,6 +200,13 @@ static int svio_hw_stop_queue(struct svio_priv *priv, u32 pair, u32 dir)
 	return state == U32_MAX ? -ENODEV : err;
 }
 
+int svio_hw_stop_pair(struct svio_priv *priv, int index)
+{
+	int err = svio_hw_stop_queue(priv, index, SVIO_SEND);
+
+	return err ?: svio_hw_stop_queue(priv, index, SVIO_RECEIVE);
+}
+
 /*
  * When it returns the device touches no buffer any more, whatever it takes:
  * the caller frees the memory.
@@ -203,11 +216,8 @@ void svio_hw_stop_queues(struct svio_priv *priv)
 	int i, err = 0;
 
 	svio_wr(priv, SVIO_REG_CONTROL, SVIO_CONTROL_FEATURES_OK);
-	for (i = 0; i < priv->pairs && !err; i++) {
-		err = svio_hw_stop_queue(priv, i, SVIO_SEND);
-		if (!err)
-			err = svio_hw_stop_queue(priv, i, SVIO_RECEIVE);
-	}
+	for (i = 0; i < priv->pairs && !err; i++)
+		err = svio_hw_stop_pair(priv, i);
 	/* What a function that is gone answers says nothing, and perhaps it only seems gone. */
 	if (svio_hw_gone(priv)) {
 		pci_clear_master(priv->pdev);

@@ -38,10 +38,39 @@ static irqreturn_t svio_event_irq(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
+int svio_request_pair_irq(struct svio_pair *pair)
+{
+	struct svio_priv *priv = pair->priv;
+	int irq = pci_irq_vector(priv->pdev, pair->index + 1);
+	int err;
+
+	snprintf(pair->irq_name, sizeof(pair->irq_name), "%s-%d",
+		 priv->netdev->name, pair->index);
+	err = request_irq(irq, svio_pair_irq, 0, pair->irq_name, pair);
+	if (err) {
+		netdev_err(priv->netdev, "no interrupt for queue pair %d: %d\n",
+			   pair->index, err);
+		return err;
+	}
+	/* A hint is all it is: with one pair the system's own choice is as good. */
+	if (priv->pairs_max > 1)
+		irq_set_affinity_and_hint(irq, cpumask_of(cpumask_local_spread(pair->index,
+					  dev_to_node(&priv->pdev->dev))));
+	return 0;
+}
+
+void svio_free_pair_irq(struct svio_pair *pair)
+{
+	int irq = pci_irq_vector(pair->priv->pdev, pair->index + 1);
+
+	irq_update_affinity_hint(irq, NULL);
+	free_irq(irq, pair);
+}
+
 static void svio_free_pair_irqs(struct svio_priv *priv, int count)
 {
 	while (count--)
-		free_irq(pci_irq_vector(priv->pdev, count + 1), &priv->pair[count]);
+		svio_free_pair_irq(&priv->pair[count]);
 }
 
 static int svio_request_pair_irqs(struct svio_priv *priv)
@@ -49,14 +78,8 @@ static int svio_request_pair_irqs(struct svio_priv *priv)
 	int i, err;
 
 	for (i = 0; i < priv->pairs; i++) {
-		struct svio_pair *pair = &priv->pair[i];
-
-		snprintf(pair->irq_name, sizeof(pair->irq_name), "%s-%d",
-			 priv->netdev->name, i);
-		err = request_irq(pci_irq_vector(priv->pdev, i + 1), svio_pair_irq, 0,
-				  pair->irq_name, pair);
+		err = svio_request_pair_irq(&priv->pair[i]);
 		if (err) {
-			netdev_err(priv->netdev, "no interrupt for queue pair %d: %d\n", i, err);
 			svio_free_pair_irqs(priv, i);
 			return err;
 		}
@@ -80,6 +103,22 @@ void svio_update_carrier(struct svio_priv *priv)
 		netif_info(priv, link, priv->netdev, "link is %s\n", up ? "up" : "down");
 }
 
+/* The device's queues run. */
+void svio_pair_up(struct svio_pair *pair)
+{
+	napi_enable(&pair->napi);
+	svio_queues_set_napi(pair->priv->netdev, pair->index, &pair->napi);
+	/* A signal that came before napi_enable() was lost. */
+	svio_napi_kick(pair);
+}
+
+void svio_pair_down(struct svio_pair *pair)
+{
+	svio_queues_set_napi(pair->priv->netdev, pair->index, NULL);
+	napi_disable(&pair->napi);
+	svio_dim_stop(&pair->rx);
+}
+
 int svio_up(struct svio_priv *priv)
 {
 	int i, err;
@@ -95,11 +134,8 @@ int svio_up(struct svio_priv *priv)
 	local_bh_enable();
 
 	set_bit(SVIO_UP, &priv->state);
-	for (i = 0; i < priv->pairs; i++) {
-		napi_enable(&priv->pair[i].napi);
-		/* A signal that came before napi_enable() was lost. */
-		svio_napi_kick(&priv->pair[i]);
-	}
+	for (i = 0; i < priv->pairs; i++)
+		svio_pair_up(&priv->pair[i]);
 	svio_update_carrier(priv);
 	netif_tx_wake_all_queues(priv->netdev);
 	return 0;
@@ -114,9 +150,7 @@ void svio_down(struct svio_priv *priv)
 		return;
 	/* NAPI first: it could wake a queue that we have just stopped. */
 	for (i = 0; i < priv->pairs; i++)
-		napi_disable(&priv->pair[i].napi);
-	for (i = 0; i < priv->pairs; i++)
-		svio_dim_stop(&priv->pair[i].rx);
+		svio_pair_down(&priv->pair[i]);
 	cancel_delayed_work_sync(&priv->refill);
 	netif_trans_update(priv->netdev);
 	netif_tx_disable(priv->netdev);
@@ -276,7 +310,8 @@ static void svio_get_stats64(struct net_device *netdev, struct rtnl_link_stats64
 	struct svio_priv *priv = netdev_priv(netdev);
 	int i;
 
-	for (i = 0; i < priv->pairs; i++)
+	/* Also of those that are not in use any more: counters never go back. */
+	for (i = 0; i < priv->pairs_max; i++)
 		svio_pair_stats64(&priv->pair[i], stats);
 }
 
@@ -350,7 +385,6 @@ static int svio_setup_vectors(struct svio_priv *priv)
 	int pairs, vectors, err;
 
 	pairs = clamp_t(u32, svio_rd(priv, SVIO_REG_QUEUE_PAIRS), 1, SVIO_MAX_QUEUE_PAIRS);
-	pairs = min_t(int, pairs, num_online_cpus());
 	vectors = pci_alloc_irq_vectors(priv->pdev, 2, pairs + 1, PCI_IRQ_MSIX);
 	if (vectors < 0) {
 		dev_err(dev, "MSI-X with 2 vectors is needed and cannot be had: %d\n", vectors);
@@ -359,7 +393,9 @@ static int svio_setup_vectors(struct svio_priv *priv)
 	pairs = min(pairs, vectors - 1);
 	if (pairs > 1 && svio_mbox_queue_pairs(priv, pairs))
 		pairs = 1;
-	priv->pairs = pairs;
+	priv->pairs_max = pairs;
+	/* More are there for ethtool -L. */
+	priv->pairs = min_t(int, pairs, num_online_cpus());
 
 	err = request_irq(pci_irq_vector(priv->pdev, 0), svio_event_irq, 0,
 			  pci_name(priv->pdev), priv);
@@ -521,15 +557,20 @@ static int svio_register(struct svio_priv *priv)
 	err = svio_setup_sizes(priv);
 	if (err)
 		return err;
-	err = netif_set_real_num_tx_queues(netdev, priv->pairs);
-	if (!err)
-		err = netif_set_real_num_rx_queues(netdev, priv->pairs);
+	svio_setup_queues(priv);
+	err = svio_set_real_pairs(priv, priv->pairs);
 	if (!err)
 		err = svio_restore(priv);
 	if (err)
 		return err;
 	netif_carrier_off(netdev);
-	return register_netdev(netdev);
+	err = register_netdev(netdev);
+	if (err)
+		return err;
+	rtnl_lock();
+	svio_spread_senders(priv);
+	rtnl_unlock();
+	return 0;
 }
 
 static int svio_probe(struct pci_dev *pdev, const struct pci_device_id *id)

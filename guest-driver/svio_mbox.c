@@ -143,6 +143,27 @@ int svio_mbox_test_signal(struct svio_priv *priv, u32 vector)
 	return svio_mbox_simple(priv, &m);
 }
 
+/* Key, table and hash types, as they are in `priv`. */
+int svio_mbox_rss(struct svio_priv *priv)
+{
+	union svio_mbox_words m = { .cmd.opcode = cpu_to_le16(SVIO_OP_RSS) };
+	u8 *data = priv->mbox_data;
+	int err;
+
+	m.cmd.u.rss.hash_types = cpu_to_le32(priv->rss_types);
+	m.cmd.u.rss.key_len = cpu_to_le32(sizeof(priv->rss_key));
+	m.cmd.u.rss.table_len = cpu_to_le32(sizeof(priv->rss_table));
+	m.cmd.data_addr = cpu_to_le64(priv->mbox_data_dma);
+	m.cmd.data_len = cpu_to_le32(sizeof(priv->rss_key) + sizeof(priv->rss_table));
+	mutex_lock(&priv->mbox_lock);
+	memcpy(data, priv->rss_key, sizeof(priv->rss_key));
+	memcpy(data + sizeof(priv->rss_key), priv->rss_table, sizeof(priv->rss_table));
+	/* writel() of the command orders these stores before the device's reads. */
+	err = svio_mbox_run(priv, &m);
+	mutex_unlock(&priv->mbox_lock);
+	return err;
+}
+
 int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags)
 {
 	union svio_mbox_words m = { .cmd.opcode = cpu_to_le16(SVIO_OP_RX_MODE) };

@@ -194,6 +194,19 @@ static struct sk_buff *svio_rx_build(struct svio_rx *rx, int count)
 	return skb;
 }
 
+static void svio_rx_set_hash(const struct svio_rx *rx, struct sk_buff *skb)
+{
+	const struct svio_entry *head = svio_rx_entry(rx, rx->next);
+	u8 type = READ_ONCE(head->hash_type);
+
+	if (!(le32_to_cpu(READ_ONCE(head->flags)) & SVIO_ENTRY_HASH) ||
+	    !(rx->priv->netdev->features & NETIF_F_RXHASH))
+		return;
+	skb_set_hash(skb, le32_to_cpu(READ_ONCE(head->hash)),
+		     type == SVIO_HASH_IP4 || type == SVIO_HASH_IP6 ? PKT_HASH_TYPE_L3 :
+								      PKT_HASH_TYPE_L4);
+}
+
 static void svio_rx_consume(struct svio_rx *rx, int count)
 {
 	struct svio_rx_buf *buf;
@@ -260,6 +273,8 @@ static bool svio_rx_take(struct svio_rx *rx)
 		if (unlikely(!skb))
 			svio_count(&rx->stats.sync, &rx->stats.dropped);
 	}
+	if (likely(skb))
+		svio_rx_set_hash(rx, skb);
 	svio_rx_consume(rx, count);
 	if (likely(skb))
 		svio_rx_deliver(rx, skb, count, bytes);

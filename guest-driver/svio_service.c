@@ -68,11 +68,9 @@ int svio_restore(struct svio_priv *priv)
 			netdev_warn(netdev, "MAC address %pM not set: %d\n",
 				    netdev->dev_addr, err);
 	}
-	if (priv->pairs > 1) {
-		err = svio_mbox_queue_pairs(priv, priv->pairs);
-		if (err)
-			return err;
-	}
+	err = svio_apply_rss(priv);
+	if (err)
+		return err;
 	err = svio_mbox_set_mtu(priv, netdev->mtu);
 	if (err && err != -EOPNOTSUPP)
 		return err;

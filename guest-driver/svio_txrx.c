@@ -465,6 +465,7 @@ int svio_pair_alloc(struct svio_pair *pair)
 	int err;
 
 	netif_napi_add(priv->netdev, &pair->napi, svio_poll);
+	svio_napi_set_irq(&pair->napi, pci_irq_vector(priv->pdev, pair->index + 1));
 	err = svio_mem_alloc(pair, &mem, priv->tx_size, priv->rx_size, priv->xdp);
 	if (err) {
 		netif_napi_del(&pair->napi);

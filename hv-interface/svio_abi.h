@@ -59,6 +59,8 @@
 #define SVIO_QUEUE_ALIGN 64
 #define SVIO_NO_VECTOR 0xffff
 #define SVIO_PORT_STALL_MS 2000 /* by default frames wait so long for a port that takes none */
+#define SVIO_RSS_KEY_LEN 40
+#define SVIO_RSS_TABLE_MAX 128
 
 /* ---- function registers, BAR 0 (SPEC 4). All are 32 bits wide. ---- */
 #define SVIO_REG_MAGIC 0x0000 /* RO  "SVIO" */
@@ -211,6 +213,7 @@ struct svio_entry {
 #define SVIO_HASH_IP6 4
 #define SVIO_HASH_TCP6 5
 #define SVIO_HASH_UDP6 6
+#define SVIO_RSS_TYPES 0x7e /* all of them, as bits of svio_command.u.rss.hash_types */
 
 /*
  * Event words of a queue. A position that was crossed fires once, see
@@ -289,8 +292,8 @@ struct svio_command {
 		} queue_pairs;
 		struct {
 			__le32 hash_types; /* bit SVIO_HASH_* */
-			__le32 key_len; /* 40 */
-			__le32 table_len; /* entries, power of two <= 128 */
+			__le32 key_len; /* SVIO_RSS_KEY_LEN, or 0: as it is */
+			__le32 table_len; /* entries, power of two <= 128, or 0: as it is */
 			__u8 reserved[28];
 		} rss; /* data: key, then one byte per table entry */
 		struct {

@@ -69,6 +69,11 @@ void Board::port_ready() {
 }
 
 void Board::receive_ready(Vif &) {
+    // A frame may wait with another core than its pair's, if the table was changed since.
+    for (auto &core : cores_) {
+        if (core->has_backlog())
+            core->wake();
+    }
     if (port_->native())
         cores_.back()->wake();
     else
@@ -85,16 +90,20 @@ size_t Board::purge(Vif &vif) {
 
 bool Board::receive(std::span<const uint8_t> frame) {
     Vif &vif = *vifs_.front();
-    Core &core = core_of(0);
+    Vif::Route route = vif.route(frame);
+    Core &core = core_of(route.pair);
     // When a machine stops, QEMU offers what waits in its own queues once more and then forgets it: keep it
     // here.
     if (paused())
         return vif.active() && core.push_backlog(vif, frame);
     if (core.behind_backlog())
         return false;
-    Vif::Delivery outcome = vif.receive_locked(frame);
+    Vif::Arrival arrival;
+    Vif::Delivery outcome = vif.receive_locked(frame, route, arrival);
     if (outcome == Vif::Delivery::Busy && !core.push_backlog(vif, frame))
         vif.counters.add(SVIO_STAT_DROP_RX_BACKLOG);
+    if (outcome == Vif::Delivery::Full && arrival.until != 0)
+        core.flush_port_at(arrival.until);
     vif.report_errors();
     return outcome != Vif::Delivery::Full;
 }

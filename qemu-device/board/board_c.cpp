@@ -197,6 +197,7 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
         VifConfig vif;
         std::copy_n(config->mac, vif.mac.size(), vif.mac.begin());
+        vif.queue_pairs = std::max<uint32_t>(config->queue_pairs, 1);
         vif.queue_size_hint = config->queue_size;
         vif.queue_size_max = std::max<uint32_t>(config->queue_size, vif.queue_size_max);
         self->board->add_vif(vif, self->memory, self->signals);

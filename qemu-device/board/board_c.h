@@ -59,8 +59,9 @@ typedef struct SvioBoardConfig {
     uint32_t poll_us;
     uint32_t stall_ms; /* see svio::BoardConfig */
     uint32_t queue_size;
-    const char *port; /* a native port, or NULL */
-    bool incoming;    /* another process may have the wire until svio_board_port_activate() */
+    uint32_t queue_pairs; /* 0: 1 */
+    const char *port;     /* a native port, or NULL */
+    bool incoming;        /* another process may have the wire until svio_board_port_activate() */
 } SvioBoardConfig;
 
 /* On failure NULL and one sentence in *error, to be freed with free(). */

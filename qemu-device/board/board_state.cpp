@@ -19,6 +19,7 @@ constexpr uint32_t vif_tag = state_tag("VIF ");
 constexpr uint32_t vif_counters_tag = state_tag("VCNT");
 constexpr uint32_t queue_tag = state_tag("QUEU");
 constexpr uint32_t queue_counters_tag = state_tag("QCNT");
+constexpr uint32_t rss_tag = state_tag("RSS ");
 constexpr uint32_t sent_tag = state_tag("SENT");
 constexpr uint32_t received_tag = state_tag("RCVD");
 constexpr uint32_t signal_tag = state_tag("SIGN");
@@ -220,7 +221,11 @@ void Core::load(Moving &&from) {
     std::lock_guard guard(backlog_mutex_);
     std::move(from.received.begin(), from.received.end(), std::back_inserter(backlog_));
     backlog_size_.store(backlog_.size(), std::memory_order_release);
-    delivered_ = true; // a signal for what was delivered before may be due
+    // A signal for what was delivered before may be due.
+    for (unsigned n = 0; n < board_.vifs(); n++) {
+        for (unsigned pair = 0; pair < board_.vif(n).pairs(); pair++)
+            note_delivered(board_.vif(n), pair);
+    }
     refill();
     note_waiting();
 }
@@ -268,8 +273,10 @@ struct LoadedVif {
     VifState state;
     std::array<uint64_t, SVIO_STAT_COUNT> counters{};
     std::array<std::array<LoadedQueue, 2>, SVIO_MAX_QUEUE_PAIRS> queues;
+    RssState rss = Rss().save();
     bool found = false;
     bool counted = false;
+    bool spread = false;
 };
 
 /// Reads a whole state and checks it against a board, without changing that.
@@ -310,8 +317,8 @@ class Loader {
     }
 
     static bool is_known(uint32_t tag) {
-        constexpr std::array tags = {vif_tag,  vif_counters_tag, queue_tag, queue_counters_tag,
-                                     sent_tag, received_tag,     signal_tag};
+        constexpr std::array tags = {vif_tag, vif_counters_tag, queue_tag,    queue_counters_tag,
+                                     rss_tag, sent_tag,         received_tag, signal_tag};
         return std::find(tags.begin(), tags.end(), tag) != tags.end();
     }
 
@@ -328,6 +335,9 @@ class Loader {
             return true;
         case queue_counters_tag:
             read_queue_counters(in);
+            return true;
+        case rss_tag:
+            read_rss(in);
             return true;
         case sent_tag:
             read_sent(in);
@@ -356,6 +366,15 @@ class Loader {
         require(!std::exchange(vif.found, true), "a part of the state comes twice");
         vif.state.fields(in);
         board_.vif(index).check(vif.state);
+    }
+
+    // May be missing: then it is as after a reset.
+    void read_rss(StateReader &in) {
+        uint32_t index = read_index(in);
+        LoadedVif &vif = vifs[index];
+        require(!std::exchange(vif.spread, true), "a part of the state comes twice");
+        vif.rss.fields(in);
+        Rss::check(vif.rss, board_.vif(index).pairs());
     }
 
     void read_vif_counters(StateReader &in) {
@@ -469,6 +488,10 @@ std::vector<uint8_t> Board::save() {
         counters(n);
         write_counters(counters, vif.counters);
         out.add(vif_counters_tag, 1, counters.bytes);
+        StateWriter spread;
+        spread(n);
+        vif.rss().save().fields(spread);
+        out.add(rss_tag, 1, spread.bytes);
         for (uint32_t pair = 0; pair < vif.pairs(); pair++) {
             add_queue(out, n, pair, SVIO_SEND, vif.pair(pair).send, clock_);
             add_queue(out, n, pair, SVIO_RECEIVE, vif.pair(pair).receive, clock_);
@@ -522,6 +545,7 @@ void Board::load(std::span<const uint8_t> state) {
         }
         purge(vif);
         vif.load(from.state);
+        vif.load_rss(from.rss);
         set_counters(vif.counters, from.counters);
         for (unsigned pair = 0; pair < vif.pairs(); pair++) {
             auto take = [&](Queue &queue, const LoadedQueue &loaded) {
@@ -537,8 +561,11 @@ void Board::load(std::span<const uint8_t> state) {
     std::vector<Core::Moving> shares(cores_.size());
     for (auto &sent : loader.moving.sent)
         shares[sent.pair % shares.size()].sent.push_back(std::move(sent));
-    auto &receiving = port_->native() ? shares.back() : shares.front();
-    receiving.received = std::move(loader.moving.received);
+    // Received ones to the core that a netdev's next frame of the same pair would wait behind.
+    for (auto &received : loader.moving.received) {
+        size_t core = received.vif->route(received.frame).pair % shares.size();
+        (port_->native() ? shares.back() : shares[core]).received.push_back(std::move(received));
+    }
     shares.front().signals = std::move(loader.moving.signals);
     for (size_t n = 0; n < shares.size(); n++)
         cores_[n]->load(std::move(shares[n]));

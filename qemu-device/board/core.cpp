@@ -2,7 +2,6 @@
 #include "core.hpp"
 
 #include "board.hpp"
-#include "vif.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -135,8 +134,12 @@ bool Core::step() {
     bool found = poked_.load(std::memory_order_relaxed) && poked_.exchange(false, std::memory_order_seq_cst);
     if (!loaded_.empty()) [[unlikely]]
         refill();
-    for (const Served &served : served_)
-        found |= serve_send(served);
+    found |= serve_send();
+    if (uint64_t time = flush_port_at_.load(std::memory_order_relaxed);
+        time && board_.clock().now() >= time) {
+        flush_port_at_ = 0;
+        found = flush_port_ = true;
+    }
     // With a native port only a loaded state leaves a backlog, and that came first.
     if (has_backlog())
         found |= drain_backlog();
@@ -154,16 +157,30 @@ bool Core::step() {
     return found;
 }
 
-bool Core::serve_send(const Served &served) {
+// What was collected leaves before more is taken. Another queue begins each time: the outbox may be full
+// before the last one's turn.
+bool Core::serve_send() {
+    size_t n = served_.size();
+    if (n == 0 || !outbox_.empty())
+        return false;
+    bool found = false;
+    for (size_t i = 0; i < n; i++)
+        found |= collect_from(served_[first_ + i < n ? first_ + i : first_ + i - n]);
+    first_ = first_ + 1 < n ? first_ + 1 : 0;
+    return found;
+}
+
+bool Core::collect_from(const Served &served) {
     Vif &vif = *served.vif;
     SendQueue &queue = vif.pair(served.pair).send;
-    if (!vif.active() || !queue.running() || !outbox_.empty())
+    if (!vif.active() || !queue.running())
         return false;
     size_t looped;
     size_t n = queue.collect(vif, vif.memory(), outbox_, batch, board_.clock(), looped);
     if (n == 0)
         return false;
-    delivered_ |= looped != 0;
+    if (looped != 0)
+        note_delivered(vif, served.pair);
     counters.add(CorePickedUp, n);
     pace_.sent(n, board_.clock().now());
     return true;
@@ -175,20 +192,40 @@ bool Core::serve_receive_port() {
     bool any = false;
     hold_port_ = false;
     for (size_t n = 0; n < batch && port.fill(); n++) {
-        uint32_t missing;
-        Vif::Delivery outcome = vif.receive(port.front(), missing);
+        Vif::Arrival arrival;
+        Vif::Delivery outcome = vif.receive(port.front(), arrival);
         if (outcome == Vif::Delivery::Full) {
             hold_port_ = true;
-            missing_ = missing;
+            note_lack(vif, arrival);
             break;
         }
         counters.add(CoreSwitched);
-        counters.add(CoreDelivered, outcome == Vif::Delivery::Delivered);
+        if (outcome == Vif::Delivery::Delivered) {
+            counters.add(CoreDelivered);
+            note_delivered(vif, arrival.pair);
+        }
         port.pop();
         pace_.received(1);
-        any = delivered_ = true;
+        any = true;
     }
     return any;
+}
+
+void Core::note_lack(Vif &vif, const Vif::Arrival &arrival) {
+    lacks_ = {&vif, arrival.pair};
+    missing_ = arrival.missing;
+    patience_until_ = arrival.until;
+}
+
+void Core::note_delivered(Vif &vif, unsigned pair) {
+    auto same = [&](const Served &s) { return s.vif == &vif && s.pair == pair; };
+    if (std::none_of(delivered_.begin(), delivered_.end(), same))
+        delivered_.push_back({&vif, pair});
+}
+
+void Core::flush_port_at(uint64_t time) {
+    flush_port_at_.store(time, std::memory_order_relaxed);
+    wake(); // a sleeping core would not come to know of it
 }
 
 bool Core::push_backlog(Vif &vif, std::span<const uint8_t> frame) {
@@ -222,15 +259,18 @@ bool Core::drain_backlog() {
         }
         Backlogged &next = backlog_.front(); // stays put: only this core pops, and push_back moves nothing
         guard.unlock();
-        uint32_t missing;
-        Vif::Delivery outcome = next.vif->receive(next.frame, missing);
+        Vif::Arrival arrival;
+        Vif::Delivery outcome = next.vif->receive(next.frame, arrival);
         if (outcome == Vif::Delivery::Full) {
-            missing_ = missing;
+            note_lack(*next.vif, arrival);
             return any;
         }
         counters.add(CoreSwitched);
-        counters.add(CoreDelivered, outcome == Vif::Delivery::Delivered);
-        any = delivered_ = true;
+        if (outcome == Vif::Delivery::Delivered) {
+            counters.add(CoreDelivered);
+            note_delivered(*next.vif, arrival.pair);
+        }
+        any = true;
         guard.lock();
         backlog_.pop_front();
         backlog_size_.store(backlog_.size(), std::memory_order_release);
@@ -338,20 +378,16 @@ void Core::collect_signals(bool now_or_never) {
         if (served.vif->active())
             ask(*served.vif, served.vif->pair(served.pair).send);
     }
-    // Whoever delivers asks: here the core that polls the port, and the one that drained its backlog.
-    if (!serves_port_ && !delivered_)
-        return;
-    delivered_ = false;
-    for (unsigned n = 0; n < board_.vifs(); n++) {
-        Vif &vif = board_.vif(n);
-        if (!vif.active())
-            continue;
-        ReceiveQueue &queue = vif.receive_queue();
+    // Whoever delivers asks: the core that polls the port, and the one that drained its backlog.
+    std::erase_if(delivered_, [&](const Served &served) {
+        if (!served.vif->active())
+            return false; // bus mastering may come back
+        ReceiveQueue &queue = served.vif->receive_queue(served.pair);
         std::lock_guard lock(queue.mutex);
-        ask(vif, queue);
+        ask(*served.vif, queue);
         // What moderation holds back is asked for again, until it is sent.
-        delivered_ |= queue.running() && queue.signal_held();
-    }
+        return !queue.running() || !queue.signal_held();
+    });
 }
 
 // Active, so that a pause waits for it. What cannot be raised without the guest lock is left for flush().
@@ -409,6 +445,7 @@ bool Core::flush() {
 
 size_t Core::purge(Vif &vif) {
     std::erase_if(signals_, [&](const Signal &s) { return s.vif == &vif; });
+    std::erase_if(delivered_, [&](const Served &s) { return s.vif == &vif; });
     size_t received = 0;
     {
         std::lock_guard guard(backlog_mutex_);
@@ -490,13 +527,20 @@ bool Core::arm_all() {
         if (served.vif->active() && queue.running() && outbox_.empty())
             there |= queue.arm_bell();
     }
-    if ((hold_port_ || has_backlog()) && board_.vif(0).active()) {
-        ReceiveQueue &queue = board_.vif(0).receive_queue();
+    if ((hold_port_ || has_backlog()) && lacks_.vif && lacks_.vif->active()) {
+        ReceiveQueue &queue = lacks_.vif->receive_queue(lacks_.pair);
         std::lock_guard lock(queue.mutex);
         if (queue.running())
             there |= queue.arm_bell(missing_);
     }
     return there;
+}
+
+// When a core that sleeps has to look again by itself, 0: never.
+uint64_t Core::wake_time() const {
+    uint64_t time = hold_port_ || has_backlog() ? patience_until_ : 0;
+    uint64_t flush = flush_port_at_.load(std::memory_order_relaxed);
+    return time && flush ? std::min(time, flush) : std::max(time, flush);
 }
 
 bool Core::prepare_sleep() {
@@ -527,6 +571,11 @@ void Core::sleep() {
         uint64_t before = board_.clock().now();
         bool bounded;
         uint64_t wait = stall_wait(bounded);
+        if (uint64_t until = wake_time()) {
+            uint64_t left = until > before ? until - before : 0;
+            wait = bounded ? std::min(wait, left) : left;
+            bounded = true;
+        }
         timespec timeout{static_cast<time_t>(wait / 1'000'000'000), static_cast<long>(wait % 1'000'000'000)};
         ppoll(fds.data(), n, bounded ? &timeout : nullptr, nullptr);
         adapt(board_.clock().now() - before);

@@ -10,6 +10,7 @@
 #include "host.hpp"
 #include "pace.hpp"
 #include "queue.hpp"
+#include "vif.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -21,7 +22,6 @@
 namespace svio {
 
 class Board;
-class Vif;
 
 class Core {
   public:
@@ -56,6 +56,8 @@ class Core {
     bool push_backlog(Vif &vif, std::span<const uint8_t> frame);
     /// True: frames wait already, so this one must wait in the port; flush_receive() follows.
     bool behind_backlog();
+    /// A frame that the port holds back is to be offered again at this time at the latest.
+    void flush_port_at(uint64_t time);
     bool has_backlog() const { return backlog_size_.load(std::memory_order_acquire) != 0; }
     /// For migration, while the board is paused and with the guest lock: what is on its way, in order.
     struct Moving {
@@ -100,9 +102,12 @@ class Core {
     void leave();
     void note_waiting();
     bool step();
-    bool serve_send(const Served &served);
+    bool serve_send();
+    bool collect_from(const Served &served);
     bool serve_receive_port();
     bool drain_backlog();
+    void note_lack(Vif &vif, const Vif::Arrival &arrival);
+    void note_delivered(Vif &vif, unsigned pair);
     bool drain_outbox();
     void collect_signals(bool now_or_never);
     void raise_signals();
@@ -115,6 +120,7 @@ class Core {
     void refill();
     void announce();
     bool arm_all();
+    uint64_t wake_time() const;
     void rest();
     void sleep();
     void say_polling(bool polls);
@@ -126,12 +132,16 @@ class Core {
     uint64_t poll_ns_;
     bool polling_ = false; // what was said last
     std::vector<Served> served_;
+    size_t first_ = 0; // of served_, in the next round
     bool serves_port_ = false;
-    bool hold_port_ = false;   // the frame at the port's front found no buffer,
-    uint32_t missing_ = 0;     // which is so far ahead
-    bool delivered_ = false;   // and perhaps not signalled yet
-    uint64_t stuck_since_ = 0; // the port takes no frame since then; 0: it does
-    bool flush_port_ = false;  // the port was refused because of the backlog, which is empty now
+    bool hold_port_ = false;        // the frame at the port's front found no buffer,
+    Served lacks_{nullptr, 0};      // nor did the one at the backlog's: of this pair,
+    uint32_t missing_ = 0;          // so far ahead,
+    uint64_t patience_until_ = 0;   // and so long does it wait (0: for ever)
+    std::vector<Served> delivered_; // receive queues that are perhaps not signalled yet
+    uint64_t stuck_since_ = 0;      // the port takes no frame since then; 0: it does
+    bool flush_port_ = false;       // the port was refused: because of the backlog, which is empty now, ...
+    std::atomic<uint64_t> flush_port_at_{0}; // ... or for want of a buffer, until this time
     Pace pace_;
     Outbox outbox_;
     std::deque<Moving::Sent> loaded_; // came with a state, and go through the outbox first

@@ -58,6 +58,10 @@ uint16_t Vif::execute(svio_command &command) {
         uint32_t mtu = command.u.set_mtu.mtu;
         return mtu >= SVIO_MTU_MIN && mtu <= config_.mtu_max ? SVIO_ST_OK : SVIO_ST_INVALID;
     }
+    case SVIO_OP_RSS:
+        return set_rss(command);
+    case SVIO_OP_QUEUE_PAIRS:
+        return set_queue_pairs(command);
     default:
         return SVIO_ST_UNSUPPORTED;
     }
@@ -157,6 +161,49 @@ uint16_t Vif::stats(svio_command &command) {
         return SVIO_ST_NO_SPACE;
     command.data_len &= ~uint32_t{7};
     return reply(command, values.data(), values.size() * sizeof(uint64_t));
+}
+
+uint16_t Vif::set_queue_pairs(const svio_command &command) {
+    uint32_t count = command.u.queue_pairs.count;
+    if (count < 1 || count > config_.queue_pairs)
+        return SVIO_ST_INVALID;
+    {
+        Pause pause(host_);
+        rss_.use_pairs(count);
+    }
+    // A frame that was held back may have another pair now.
+    host_.receive_ready(*this);
+    return SVIO_ST_OK;
+}
+
+uint16_t Vif::set_rss(const svio_command &command) {
+    uint32_t types = command.u.rss.hash_types;
+    size_t key_length = command.u.rss.key_len, entries = command.u.rss.table_len;
+    if ((types & ~uint32_t{SVIO_RSS_TYPES}) || (key_length != 0 && key_length != SVIO_RSS_KEY_LEN) ||
+        entries > SVIO_RSS_TABLE_MAX || (entries & (entries - 1)))
+        return SVIO_ST_INVALID;
+    size_t length = key_length + entries;
+    if (command.data_len < length)
+        return SVIO_ST_NO_SPACE;
+    std::array<uint8_t, SVIO_RSS_KEY_LEN + SVIO_RSS_TABLE_MAX> data;
+    if (length != 0 && (!dma_ || !memory_.read(command.data_addr, data.data(), length)))
+        return SVIO_ST_DMA;
+    std::span<const uint8_t> table = std::span(data).subspan(key_length, entries);
+    if (std::any_of(table.begin(), table.end(), [this](uint8_t pair) { return pair >= rss_.pairs(); }))
+        return SVIO_ST_INVALID;
+    {
+        Pause pause(host_);
+        rss_.set_types(types);
+        if (key_length != 0) {
+            RssKey key;
+            std::copy_n(data.begin(), key.size(), key.begin());
+            rss_.set_key(key);
+        }
+        if (entries != 0)
+            rss_.set_table(table);
+    }
+    host_.receive_ready(*this);
+    return SVIO_ST_OK;
 }
 
 } // namespace svio

@@ -200,7 +200,7 @@ bool DgramPort::connect_remote() {
     return connected_;
 }
 
-void DgramPort::send(std::span<const iovec> frames, std::span<Verdict> verdicts) {
+void DgramPort::send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) {
     std::array<mmsghdr, 64> messages;
     size_t at = 0;
     blocked_ = false;
@@ -290,7 +290,7 @@ bool TapPort::activate(std::string &error) {
     return true;
 }
 
-void TapPort::send(std::span<const iovec> frames, std::span<Verdict> verdicts) {
+void TapPort::send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) {
     blocked_ = false;
     for (size_t i = 0; i < frames.size(); i++) {
         ssize_t n = write(fd_, frames[i].iov_base, frames[i].iov_len);

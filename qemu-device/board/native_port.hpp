@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -23,6 +24,11 @@ std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &err
 class NativePort : public Port {
   public:
     bool native() const override { return true; }
+    /// By any core: each sends for its own queue pairs.
+    void send(std::span<const iovec> frames, std::span<Verdict> verdicts) final {
+        std::lock_guard guard(send_mutex_);
+        send_frames(frames, verdicts);
+    }
     bool fill() override;
     std::span<const uint8_t> front() override;
     void pop() override { next_++; }
@@ -34,14 +40,16 @@ class NativePort : public Port {
     NativePort();
     /// Reads up to `batch` frames without waiting, by way of slot() and received().
     virtual void read_batch() = 0;
+    virtual void send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) = 0;
     iovec slot(size_t n) { return {buffer_.data() + n * slot_size, slot_size}; }
     void forget_received() { next_ = lengths_.size(); }
     void received(size_t length) { lengths_.push_back(length); }
-    bool blocked_ = false;
+    std::atomic<bool> blocked_{false};
 
   private:
     /// More than any frame, so that one which is too long shows, rather than be cut to a whole one.
     static constexpr size_t slot_size = SVIO_MESSAGE_MAX + 64;
+    std::mutex send_mutex_;
     std::vector<uint8_t> buffer_;
     std::vector<size_t> lengths_;
     size_t next_ = 0;
@@ -58,12 +66,12 @@ class DgramPort final : public NativePort {
                                       bool incoming = false);
     bool activate(std::string &error) override;
     void release() override;
-    void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
     int receive_fd() const override { return receive_fd_; }
     int send_fd() const override { return send_fd_; }
 
   protected:
     void read_batch() override;
+    void send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
 
   private:
     DgramPort();
@@ -92,12 +100,12 @@ class TapPort final : public NativePort {
     static std::unique_ptr<Port> open(const std::string &name, std::string &error, bool incoming = false);
     bool activate(std::string &error) override;
     void release() override;
-    void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
     int receive_fd() const override { return fd_; }
     int send_fd() const override { return fd_; }
 
   protected:
     void read_batch() override;
+    void send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) override;
 
   private:
     TapPort() = default;

@@ -285,7 +285,7 @@ size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t 
         if (taken == 0)
             drop_moot_signal();
         if (head_flags & SVIO_ENTRY_LOOP) {
-            vif.loop({outbox.tail(), length});
+            vif.loop({outbox.tail(), length}, index);
             looped++;
         } else {
             outbox.push(&vif, index, length);
@@ -320,7 +320,8 @@ bool ReceiveQueue::complete(const svio_entry &entry, uint32_t position) {
 }
 
 ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains,
-                                           Clock &clock, uint32_t &missing, uint32_t head_flags) {
+                                           Clock &clock, uint32_t &missing, uint32_t head_flags,
+                                           const FlowHash &hash) {
     uint32_t n = 0;
     size_t found = 0;
     drop_moot_signal();
@@ -361,6 +362,11 @@ ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const 
         done.flags = (lap ? SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE : 0) | (i + 1 < n ? SVIO_ENTRY_MORE : 0);
         if (i == 0)
             done.flags |= head_flags;
+        if (i == 0 && hash.type != SVIO_HASH_NONE) {
+            done.hash = hash.value;
+            done.hash_type = hash.type;
+            done.flags |= SVIO_ENTRY_HASH;
+        }
         if (!complete(done, position() + i)) {
             fail(SVIO_QERR_DMA);
             return Result::Failed;

@@ -8,6 +8,7 @@
 
 #include "counters.hpp"
 #include "host.hpp"
+#include "rss.hpp"
 
 #include <array>
 #include <atomic>
@@ -180,7 +181,7 @@ class ReceiveQueue : public Queue {
     /// Writes one frame into the next buffers. `missing` is the distance to the buffer that lacked (Full).
     /// `head_flags` are added to the head's.
     Result deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains, Clock &clock,
-                   uint32_t &missing, uint32_t head_flags = 0);
+                   uint32_t &missing, uint32_t head_flags = 0, const FlowHash &hash = {});
 
   private:
     bool complete(const svio_entry &entry, uint32_t position);

@@ -40,7 +40,9 @@ void Vif::stop_queues() {
     mac_ = config_.mac;
     rx_mode_ = 0;
     group_count_ = 0;
+    rss_.reset();
     for (Pair &pair : pairs_) {
+        pair.full_since = 0;
         for (Queue *queue : {static_cast<Queue *>(&pair.send), static_cast<Queue *>(&pair.receive)}) {
             queue->stop();
             queue->regs = QueueRegisters{};
@@ -367,6 +369,8 @@ void Vif::write_queue_control(Queue &queue, bool is_receive, unsigned pair, bool
             queue.stop();
         } else if (queue.state() == SVIO_QUEUE_DISABLED)
             queue.start(memory_, config_.queue_size_max);
+        if (is_receive)
+            pairs_[pair].full_since = 0;
     }
     report_errors();
     if (is_receive)
@@ -411,13 +415,13 @@ bool Vif::accepts(std::span<const uint8_t> frame) const {
 }
 
 // Counts why not, if not.
-bool Vif::admits(std::span<const uint8_t> frame, bool looped) {
+bool Vif::admits(std::span<const uint8_t> frame, const Route &route, bool looped) {
     svio_stat reason;
     if (frame.size() < SVIO_FRAME_MIN)
         reason = SVIO_STAT_DROP_RX_RUNT;
     else if (!looped && !link_up())
         reason = SVIO_STAT_DROP_RX_LINK_DOWN;
-    else if (!active() || receive_queue().state() == SVIO_QUEUE_DISABLED)
+    else if (!active() || receive_queue(route.pair).state() == SVIO_QUEUE_DISABLED)
         reason = SVIO_STAT_DROP_RX_NOT_RUNNING;
     else if (!accepts(frame))
         reason = SVIO_STAT_DROP_RX_FILTER;
@@ -429,10 +433,28 @@ bool Vif::admits(std::span<const uint8_t> frame, bool looped) {
     return false;
 }
 
-Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame) {
+// No buffer. With one pair in use a frame may wait for one as long as it takes, the wire is held back
+// meanwhile. With several, frames of the others wait behind it: a pair that is slow holds them back for a
+// while, one that stands still loses its frames.
+bool Vif::may_wait(Pair &pair, uint64_t &until) {
+    if (rss_.pairs() == 1 || !hashes())
+        return true;
+    uint64_t now = clock_.now();
+    if (pair.full_since == 0)
+        pair.full_since = now;
+    until = pair.full_since + patience_ns;
+    return now < until;
+}
+
+// The pair's mutex is held.
+Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame, Arrival &arrival) {
+    Pair &pair = pairs_[arrival.pair];
     switch (result) {
     case ReceiveQueue::Result::Full:
-        return Delivery::Full;
+        if (may_wait(pair, arrival.until))
+            return Delivery::Full;
+        counters.add(SVIO_STAT_DROP_RX_NO_BUFFER);
+        return Delivery::Dropped;
     case ReceiveQueue::Result::TooLong:
         counters.add(SVIO_STAT_DROP_RX_TOO_LONG);
         return Delivery::Dropped;
@@ -442,6 +464,7 @@ Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t
     case ReceiveQueue::Result::Delivered:
         break;
     }
+    pair.full_since = 0;
     counters.add(SVIO_STAT_RX_FRAMES);
     counters.add(SVIO_STAT_RX_BYTES, frame.size());
     if (frame[0] & 1)
@@ -449,35 +472,38 @@ Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t
     return Delivery::Delivered;
 }
 
-Vif::Delivery Vif::receive(std::span<const uint8_t> frame, uint32_t &missing) {
-    if (!admits(frame))
+Vif::Delivery Vif::receive(std::span<const uint8_t> frame, Arrival &arrival) {
+    Route to = route(frame);
+    arrival = {.pair = to.pair};
+    if (!admits(frame, to))
         return Delivery::Dropped;
-    ReceiveQueue &queue = receive_queue();
+    ReceiveQueue &queue = receive_queue(to.pair);
     std::lock_guard lock(queue.mutex);
     auto result = ReceiveQueue::Result::Failed;
     if (queue.running())
-        result = queue.deliver(memory_, frame, chains(), clock_, missing);
-    return conclude(result, frame);
+        result = queue.deliver(memory_, frame, chains(), clock_, arrival.missing, 0, to.hash);
+    return conclude(result, frame, arrival);
 }
 
-void Vif::loop(std::span<const uint8_t> frame) {
+void Vif::loop(std::span<const uint8_t> frame, unsigned pair) {
     counters.add(SVIO_STAT_LOOPED);
-    if (!admits(frame, true))
+    Arrival arrival{.pair = pair};
+    if (!admits(frame, {.pair = pair}, true))
         return;
-    ReceiveQueue &queue = receive_queue();
+    ReceiveQueue &queue = receive_queue(pair);
     std::lock_guard lock(queue.mutex);
     auto result = ReceiveQueue::Result::Failed;
-    uint32_t missing;
     if (queue.running())
-        result = queue.deliver(memory_, frame, chains(), clock_, missing, SVIO_ENTRY_LOOP);
-    if (conclude(result, frame) == Delivery::Full)
+        result = queue.deliver(memory_, frame, chains(), clock_, arrival.missing, SVIO_ENTRY_LOOP);
+    if (conclude(result, frame, arrival) == Delivery::Full)
         counters.add(SVIO_STAT_DROP_RX_NO_BUFFER);
 }
 
-Vif::Delivery Vif::receive_locked(std::span<const uint8_t> frame) {
-    if (!admits(frame))
+Vif::Delivery Vif::receive_locked(std::span<const uint8_t> frame, const Route &to, Arrival &arrival) {
+    arrival = {.pair = to.pair};
+    if (!admits(frame, to))
         return Delivery::Dropped;
-    ReceiveQueue &queue = receive_queue();
+    ReceiveQueue &queue = receive_queue(to.pair);
     std::unique_lock lock(queue.mutex, std::try_to_lock);
     if (!lock.owns_lock())
         return Delivery::Busy;
@@ -485,17 +511,17 @@ Vif::Delivery Vif::receive_locked(std::span<const uint8_t> frame) {
     // Once more whenever the buffer that lacked was posted while we armed: nobody would ring for it. A driver
     // cannot do that more often than a chain has entries, unless it plays games.
     for (unsigned tries = 0; tries <= SVIO_CHAIN_MAX && queue.running(); tries++) {
-        uint32_t missing = 0;
-        result = queue.deliver(memory_, frame, chains(), clock_, missing);
-        if (result != ReceiveQueue::Result::Full || !queue.arm_bell(missing))
+        result = queue.deliver(memory_, frame, chains(), clock_, arrival.missing, 0, to.hash);
+        if (result != ReceiveQueue::Result::Full || !queue.arm_bell(arrival.missing))
             break;
     }
     bool signal = result == ReceiveQueue::Result::Delivered && queue.signal_due(clock_, true);
     uint32_t vector = queue.regs.vector;
+    Delivery delivery = conclude(result, frame, arrival);
     lock.unlock();
     if (signal)
         signals_.raise(vector);
-    return conclude(result, frame);
+    return delivery;
 }
 
 } // namespace svio

@@ -9,6 +9,7 @@
 #include "counters.hpp"
 #include "host.hpp"
 #include "queue.hpp"
+#include "rss.hpp"
 
 #include <array>
 #include <atomic>
@@ -112,13 +113,27 @@ class Pause {
 class Vif {
   public:
     static constexpr uint64_t features =
-        SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK;
+        SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_RX_HASH | SVIO_F_LOOPBACK;
+    /// How long a frame may wait for a buffer of its pair, where other pairs' frames wait behind it.
+    static constexpr uint64_t patience_ns = 20'000'000;
 
     enum class Delivery { Delivered, Dropped, Full, Busy };
 
     struct Pair {
         SendQueue send;
         ReceiveQueue receive;
+        uint64_t full_since = 0; ///< when a frame first found no buffer, 0: the last one did; receive.mutex
+    };
+    /// Where a received frame goes.
+    struct Route {
+        unsigned pair = 0;
+        FlowHash hash;
+    };
+    /// What became of it.
+    struct Arrival {
+        unsigned pair = 0;
+        uint32_t missing = 0; ///< Full: as in ReceiveQueue::deliver()
+        uint64_t until = 0;   ///< Full: offered again at this time it is dropped, 0: never
     };
 
     Vif(const VifConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host);
@@ -145,16 +160,24 @@ class Vif {
     bool active() const { return running_ && dma_; }
     bool dma() const { return dma_; }
     bool link_up() const { return link_up_.load(std::memory_order_relaxed); }
-    /// Filters a frame from the port and writes it into a receive queue, for an on-board core. On Full,
-    /// `missing` is as in ReceiveQueue::deliver(); the core arms the bell when it sleeps, and asks for
-    /// signals itself.
-    Delivery receive(std::span<const uint8_t> frame, uint32_t &missing);
+    /// Which pair a frame goes to; for a core that is active, or with the guest lock.
+    Route route(std::span<const uint8_t> frame) const {
+        if (!hashes())
+            return {};
+        FlowHash hash = rss_.hash(frame);
+        return {rss_.pair_of(hash), hash};
+    }
+    /// Filters a frame from the port and writes it into a receive queue, for an on-board core. On Full the
+    /// core arms the bell when it sleeps; it asks for signals itself.
+    Delivery receive(std::span<const uint8_t> frame, Arrival &arrival);
     /// The same for a holder of the guest lock: never waits (Busy), has armed the bell on Full, and signals.
-    Delivery receive_locked(std::span<const uint8_t> frame);
-    /// A frame that the driver sends to its own VIF, on the core that picked it up. Never held back, and link
-    /// or not.
-    void loop(std::span<const uint8_t> frame);
-    ReceiveQueue &receive_queue() { return pairs_[0].receive; }
+    Delivery receive_locked(std::span<const uint8_t> frame, const Route &route, Arrival &arrival);
+    /// A frame that the driver sends to its own VIF, on the core that picked it up: to the pair that it was
+    /// sent by. Never held back, and link or not.
+    void loop(std::span<const uint8_t> frame, unsigned pair);
+    ReceiveQueue &receive_queue(unsigned pair = 0) { return pairs_[pair].receive; }
+    const Rss &rss() const { return rss_; }
+    void load_rss(const RssState &state) { rss_.load(state); }
     Pair &pair(unsigned n) { return pairs_[n]; }
     unsigned pairs() const { return config_.queue_pairs; }
     bool has_error_news() const;
@@ -188,12 +211,17 @@ class Vif {
     uint16_t set_mac(const svio_command &command);
     uint16_t multicast(const svio_command &command);
     uint16_t stats(svio_command &command);
+    uint16_t set_queue_pairs(const svio_command &command);
+    uint16_t set_rss(const svio_command &command);
     uint16_t test_signal(const svio_command &command);
     uint16_t reply(const svio_command &command, const void *data, size_t length);
 
     bool accepts(std::span<const uint8_t> frame) const;
-    bool admits(std::span<const uint8_t> frame, bool looped = false);
-    Delivery conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame);
+    bool admits(std::span<const uint8_t> frame, const Route &route, bool looped = false);
+    bool may_wait(Pair &pair, uint64_t &until);
+    Delivery conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame, Arrival &arrival);
+    /// Features in force, which change while the board is paused.
+    bool hashes() const { return pairs_[0].receive.features & SVIO_F_RX_HASH; }
     bool chains() const { return driver_features_ & SVIO_F_RX_CHAIN; }
 
     const VifConfig config_;
@@ -219,6 +247,7 @@ class Vif {
     uint32_t rx_mode_ = 0;
     std::array<Mac, SVIO_MULTICAST_MAX> groups_{};
     size_t group_count_ = 0;
+    Rss rss_;
 };
 
 } // namespace svio

@@ -146,6 +146,9 @@ static void svio_vm_state(void *opaque, bool running, RunState state) {
 static bool svio_check_properties(SvioNic *nic, Error **errp) {
     if (nic->cores < 1 || nic->cores > SVIO_MAX_CORES) {
         error_setg(errp, "svio-nic: cores=%u is not between 1 and %d", nic->cores, SVIO_MAX_CORES);
+    } else if (nic->queue_pairs < 1 || nic->queue_pairs > SVIO_MAX_QUEUE_PAIRS) {
+        error_setg(errp, "svio-nic: queues=%u is not between 1 and %d", nic->queue_pairs,
+                   SVIO_MAX_QUEUE_PAIRS);
     } else if (!is_power_of_2(nic->queue_size) || nic->queue_size < SVIO_QUEUE_MIN ||
                nic->queue_size > SVIO_QUEUE_MAX) {
         error_setg(errp, "svio-nic: queue-size=%u is not a power of two between %d and %d", nic->queue_size,
@@ -176,6 +179,7 @@ static bool svio_start_board(SvioNic *nic, Error **errp) {
         .poll_us = nic->poll_us,
         .stall_ms = nic->stall_ms,
         .queue_size = nic->queue_size,
+        .queue_pairs = nic->queue_pairs,
         .port = nic->port,
         .incoming = runstate_check(RUN_STATE_INMIGRATE),
     };
@@ -294,6 +298,7 @@ static void svio_dc_realize(DeviceState *dev, Error **errp) {
 static const Property svio_properties[] = {
     DEFINE_NIC_PROPERTIES(SvioNic, conf),
     DEFINE_PROP_UINT32("cores", SvioNic, cores, 1),
+    DEFINE_PROP_UINT32("queues", SvioNic, queue_pairs, 1),
     DEFINE_PROP_UINT32("queue-size", SvioNic, queue_size, 256),
     DEFINE_PROP_UINT32("poll-us", SvioNic, poll_us, 200),
     DEFINE_PROP_UINT32("port-stall-ms", SvioNic, stall_ms, SVIO_PORT_STALL_MS),

@@ -40,6 +40,7 @@ struct SvioNic {
     /* properties */
     NICConf conf;
     uint32_t cores;
+    uint32_t queue_pairs;
     uint32_t queue_size;
     uint32_t poll_us;
     uint32_t stall_ms;

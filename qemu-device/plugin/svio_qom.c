@@ -44,6 +44,7 @@ void svio_qom_class_init(ObjectClass *klass) {
                                           "counters of the board, its cores, VIFs and queues");
     object_class_property_set_description(klass, "cores",
                                           "on-board cores, threads of this process (1 to 16)");
+    object_class_property_set_description(klass, "queues", "queue pairs (1 to 8)");
     object_class_property_set_description(
         klass, "queue-size", "entries of a queue that the device suggests (power of two, 16 to 4096)");
     object_class_property_set_description(

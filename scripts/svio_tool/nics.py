@@ -13,12 +13,13 @@ def escaped(value):
     return str(value).replace(",", ",,")
 
 
-def device(nic, netdev="n0", mac=MAC, cores=None, queue_size=None, poll_us=None, port=None, extra=""):
+def device(nic, netdev="n0", mac=MAC, cores=None, queues=None, queue_size=None, poll_us=None, port=None,
+           extra=""):
     """The text after -device. For svio "port" replaces the netdev by a wire that a core polls itself."""
     if nic not in MODELS:
         raise SvioError(f"Unknown NIC {nic}: {', '.join(NAMES)}.")
     words = [MODELS[nic]]
-    own = {"cores": cores, "queue-size": queue_size, "poll-us": poll_us, "port": port}
+    own = {"cores": cores, "queues": queues, "queue-size": queue_size, "poll-us": poll_us, "port": port}
     given = {key: value for key, value in own.items() if value is not None}
     if nic == "svio":
         # With this id the counters are at /machine/peripheral/svio0.

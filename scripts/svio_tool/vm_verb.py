@@ -21,6 +21,7 @@ def add_arguments(parser):
     add("--memory", "default: 512, with --disk 1024", type=int, metavar="MIB")
     add("--kernel", "guest kernel (default: 6.12)", choices=("6.12", "6.1"), default="6.12")
     add("--cores", "on-board cores of the svio card, 1 to 16", type=int, metavar="N")
+    add("--queues", "queue pairs of the svio card, 1 to 8", type=int, metavar="N")
     add("--queue-size", "entries per message queue of the svio card", type=int, metavar="N")
     add("--poll-us", "how long an idle on-board core polls on", type=int, metavar="US")
     add("--port", "wire that an on-board core polls itself, in place of a netdev: dgram:LOCAL,REMOTE or "
@@ -53,8 +54,8 @@ def build_vm(args):
     netdevs = _netdev(args)
     cards = []
     if args.nic != "none":
-        cards = [nics.device(args.nic, _identifier(netdevs), cores=args.cores, queue_size=args.queue_size,
-                             poll_us=args.poll_us, port=args.port)]
+        cards = [nics.device(args.nic, _identifier(netdevs), cores=args.cores, queues=args.queues,
+                             queue_size=args.queue_size, poll_us=args.poll_us, port=args.port)]
     if args.disk:
         return disk_vm.build(args, nics=cards, netdevs=netdevs, machine=args.machine, accel=args.accel,
                              smp=args.smp, memory=args.memory or 1024, extra=args.qemu_args,

@@ -28,6 +28,8 @@ class CommandLine(unittest.TestCase):
                 (",cores=4294967295", r"cores=4294967295 is not between 1 and 16"),
                 (",cores=x", r"cores"),
                 (",queue-size=100", r"queue-size=100 is not a power of two between 16 and 4096"),
+                (",queues=0", r"queues=0 is not between 1 and 8"),
+                (",queues=9", r"queues=9 is not between 1 and 8"),
                 (",queue-size=8", r"queue-size=8 is not a power of two"),
                 (",queue-size=8192", r"queue-size=8192 is not a power of two"),
                 (",queue-size=0", r"queue-size=0 is not a power of two"),

@@ -40,7 +40,8 @@ class Registers(DeviceCase):
         self.assertEqual(read(abi.SVIO_REG_FUNCTION), abi.SVIO_FUNCTION_PF)
         self.assertEqual(read(abi.SVIO_REG_STATUS), abi.SVIO_STATUS_READY | abi.SVIO_STATUS_LINK_UP)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_LO),
-                         abi.SVIO_F_RX_CHAIN | abi.SVIO_F_MODERATION | abi.SVIO_F_MULTICAST)
+                         abi.SVIO_F_RX_CHAIN | abi.SVIO_F_MODERATION | abi.SVIO_F_MULTICAST
+                         | abi.SVIO_F_RX_HASH | abi.SVIO_F_LOOPBACK)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_HI), 0)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_PAIRS), 1)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_SIZE_HINT), 256)
@@ -247,8 +248,8 @@ class Mailbox(DeviceCase):
         self.assertEqual(driver.order(abi.SVIO_OP_NOP), abi.SVIO_ST_OK)
         for slot in (0, 1, 0xfffffffe):
             self.assertEqual(driver.order(abi.SVIO_OP_NOP, slot=slot), abi.SVIO_ST_DENIED)
-        for opcode in (0, 1, 0xff, abi.SVIO_OP_VLAN_FILTER, abi.SVIO_OP_QOS_REQUEST, abi.SVIO_OP_RSS,
-                       abi.SVIO_OP_QUEUE_PAIRS, abi.SVIO_OP_DESCRIBE_OPTIONS, abi.SVIO_OP_VIF_CREATE, 0xffff):
+        for opcode in (0, 1, 0xff, abi.SVIO_OP_VLAN_FILTER, abi.SVIO_OP_QOS_REQUEST,
+                       abi.SVIO_OP_DESCRIBE_OPTIONS, abi.SVIO_OP_VIF_CREATE, 0xffff):
             self.assertEqual(driver.order(opcode), abi.SVIO_ST_UNSUPPORTED, f"{opcode:#x}")
         for mac in (b"\0" * 6, b"\xff" * 6, b"\x01" + MAC[1:]):
             self.assertEqual(driver.order(abi.SVIO_OP_SET_MAC, payload=mac), abi.SVIO_ST_INVALID)

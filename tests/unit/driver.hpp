@@ -112,7 +112,7 @@ struct ReceiveRing : Ring {
     }
     bool ready() const { return clean != next && completed(clean); }
     /// The next message, empty if there is none. Checks every entry of it against the spec.
-    Frame take() {
+    Frame take(uint32_t allowed = 0) {
         Frame frame;
         if (!ready())
             return frame;
@@ -121,7 +121,7 @@ struct ReceiveRing : Ring {
             svio_entry e = entry(clean);
             EXPECT_EQ(e.flags & SVIO_ENTRY_POSTED, lap_flag(clean, SVIO_ENTRY_POSTED));
             EXPECT_EQ(e.addr, buffer_at(clean));
-            EXPECT_EQ(e.flags & ~(SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE), 0u);
+            EXPECT_EQ(e.flags & ~(SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE | allowed), 0u);
             EXPECT_EQ(e.csum_start | e.csum_offset | e.seg_size | e.seg_header | e.vlan_tci | e.seg_type, 0);
             EXPECT_LE(e.len, buffer_size);
             const uint8_t *data = ram->at(e.addr, e.len);
@@ -134,6 +134,13 @@ struct ReceiveRing : Ring {
         std::vector<Frame> frames;
         while (ready())
             frames.push_back(take());
+        return frames;
+    }
+    /// The same where frames have a hash.
+    std::vector<Frame> take_all_hashed() {
+        std::vector<Frame> frames;
+        while (ready())
+            frames.push_back(take(SVIO_ENTRY_HASH));
         return frames;
     }
 };

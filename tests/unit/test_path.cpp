@@ -370,8 +370,9 @@ TEST_F(Pushing, ABufferPostedWhileTheBellIsArmedIsFoundAtOnce) {
     vif.write_register(SVIO_REG_CONTROL, SVIO_CONTROL_RUN);
     racing.enabled = true;
     racing.armed = 0;
-    EXPECT_EQ(vif.receive_locked(make_frame(60, 5)), Vif::Delivery::Delivered);
+    Vif::Arrival arrival;
+    EXPECT_EQ(vif.receive_locked(make_frame(60, 5), {}, arrival), Vif::Delivery::Delivered);
     EXPECT_EQ(rig.rx.take(), make_frame(60, 5));
-    EXPECT_EQ(vif.receive_locked(make_frame(60, 6)), Vif::Delivery::Full);
+    EXPECT_EQ(vif.receive_locked(make_frame(60, 6), {}, arrival), Vif::Delivery::Full);
     vif.reset();
 }
