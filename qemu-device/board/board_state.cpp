@@ -249,8 +249,8 @@ void Core::announce() {
         std::fill_n(frame.begin(), mac.size(), uint8_t{0xff});
         constexpr std::array<uint8_t, 10> head = {0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3};
         std::copy(head.begin(), head.end(), frame.begin() + 12);
-        for (size_t at : {6, 22, 32})
-            std::copy(mac.begin(), mac.end(), frame.begin() + static_cast<ptrdiff_t>(at));
+        for (ptrdiff_t at : {6, 22, 32})
+            std::copy(mac.begin(), mac.end(), frame.begin() + at);
         iovec iov = {frame.data(), frame.size()};
         Verdict verdict = Verdict::Pending;
         // Once, and best effort: it is not the guest's frame, so nothing counts it.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "attack.hpp"
 
+#include "state.hpp"
+
 namespace svio::fuzz {
 
 Attack::Attack(const uint8_t *data, size_t size) : in_(data, size), machine_(Machine::of(in_.u8())) {
@@ -63,6 +65,10 @@ void Attack::move(Move move) {
         return machine_.write(SVIO_BELL(in_.u8() & 7, in_.u8() & 1), in_.u8());
     case Move::Wire:
         return wire();
+    case Move::Reload:
+        return machine_.reload();
+    case Move::Tamper:
+        return tamper();
     }
 }
 
@@ -293,6 +299,39 @@ void Attack::wire() {
         machine_.port().unblock(how & 8 ? SIZE_MAX : how >> 4);
         break;
     }
+}
+
+// ---- states ----
+
+void Attack::tamper() {
+    std::vector<uint8_t> whole = machine_.save();
+    std::vector<StateSection> sections = parse_state(whole);
+    uint8_t how = in_.u8();
+    size_t chosen = in_.u8() % sections.size();
+    std::vector<uint8_t> payload(sections[chosen].payload.begin(), sections[chosen].payload.end());
+    for (unsigned n = 1 + how % 4u; n > 0 && !payload.empty(); n--) {
+        uint8_t at = in_.u8(), value = in_.u8();
+        payload[at % payload.size()] = value;
+    }
+    if (how & 4)
+        payload.resize(in_.u8() * (how & 8 ? 300u : 1u), in_.u8());
+    sections[chosen].payload = payload;
+    // With the right checksum, or it would end there.
+    StateBuilder out;
+    for (size_t n = 0; n < sections.size(); n++) {
+        const StateSection &section = sections[n];
+        if (section.tag == end_tag || ((how & 0x10) && n == chosen))
+            continue;
+        uint16_t version = n == chosen && (how & 0x20) ? in_.u16() : section.version;
+        for (unsigned copies = n == chosen && (how & 0x40) ? 2 : 1; copies > 0; copies--)
+            out.add(section.tag, version, section.payload, section.flags);
+    }
+    std::vector<uint8_t> changed = out.finish();
+    if (how & 0x80) {
+        changed[in_.u16() % changed.size()] ^= in_.u8();
+        changed.resize(changed.size() - in_.u8() % 16u);
+    }
+    machine_.load(changed);
 }
 
 } // namespace svio::fuzz

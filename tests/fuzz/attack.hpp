@@ -25,7 +25,9 @@ enum class Move : uint8_t {
     Command,      ///< a mailbox command with plausible fields
     RawCommand,   ///< a mailbox command of any bytes
     Bell,
-    Wire, ///< the port blocks, fails, goes on; link; bus master
+    Wire,   ///< the port blocks, fails, goes on; link; bus master
+    Reload, ///< the state is saved, and loaded as it is
+    Tamper, ///< a state is loaded in which something was changed
 };
 
 /// One input: its first bytes choose machine, features and ring size, the others the moves.
@@ -54,6 +56,7 @@ class Attack {
     void command();
     void raw_command();
     void wire();
+    void tamper();
 
     Input in_;
     Machine &machine_;

@@ -44,6 +44,11 @@ class Machine {
     void sleep();
     void set_link(bool up);
     void set_dma(bool on);
+    std::vector<uint8_t> save();
+    /// Whatever comes: it is taken, or refused and nothing has changed.
+    void load(std::span<const uint8_t> state);
+    /// Its own state: nothing changes.
+    void reload();
 
     SendQueue &send_queue() { return vif_->pair(0).send; }
     ReceiveQueue &receive_queue() { return vif_->pair(0).receive; }
@@ -113,6 +118,11 @@ class Machine {
     bool lost_track_ = false;   ///< of pending_, until the next reset
     std::vector<Range> buffers_;
     const Range *command_data_ = nullptr;
+    bool tampered_ = false;  ///< counters came from a state that somebody changed,
+    uint64_t sent_base_ = 0; ///< and their sums are off by so much
+    uint64_t offered_base_ = 0;
+    uint64_t errors_base_ = 0;
+    uint64_t signals_base_ = 0;
 };
 
 } // namespace svio::fuzz
