@@ -87,7 +87,7 @@ void svio_board_receive_ready(SvioBoard *board);
 /* False: held back, until port_flush_receive(). */
 bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length);
 
-/* Migration (SPEC.md chapter 11), paused. The state is to be freed with free(); NULL: out of memory. load:
+/* Migration (SPEC.md chapter 12), paused. The state is to be freed with free(); NULL: out of memory. load:
  * what svio_board_set_dma() sets comes first; false and one sentence in *error (to be freed): nothing was
  * changed. */
 uint8_t *svio_board_save(SvioBoard *board, size_t *length);

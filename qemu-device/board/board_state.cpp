@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/// Saving and loading a board (SPEC.md chapter 11).
+/// Saving and loading a board (SPEC.md chapter 12).
 ///
 /// Loading has two halves: everything is read and checked first, against a copy, and only then taken over. So
 /// a state that is refused has changed nothing. What a newer board adds goes into new sections, or into a

@@ -71,6 +71,9 @@ std::vector<StateSection> parse_state(std::span<const uint8_t> bytes) {
             sections.push_back(section);
             continue;
         }
+        // The one part that the checksum does not cover.
+        if (section.version != 1 || section.flags != section_mandatory)
+            throw StateError("the end of the state is corrupt");
         StateReader end(section.payload);
         uint32_t sum;
         end(sum);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/// The state of a board as bytes, for migration and snapshots (SPEC.md chapter 11): a header, sections of
+/// The state of a board as bytes, for migration and snapshots (SPEC.md chapter 12): a header, sections of
 /// (tag, version, flags, length), and a last one with a checksum. What comes in is trusted no more than a
 /// guest.
 #pragma once

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Migration and snapshots, SPEC.md chapter 11: the board's state is one blob in the device's section, behind
+ * Migration and snapshots, SPEC.md chapter 12: the board's state is one blob in the device's section, behind
  * configuration space and MSI-X, so that bus mastering is what it was when the board takes its state over.
  * The machine is stopped all the while, and the board paused: svio_vm_state().
  */

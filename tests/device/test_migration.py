@@ -24,8 +24,8 @@ def incoming(count, first=0):
 
 class Migration(MovingCase):
     kind = "netdev"
-    # QEMU's dgram netdev turns round and round when its peer does not read (a unix socket holds 11 datagrams),
-    # and a migration hardly comes to its end beside that.
+    # QEMU's dgram netdev turns round and round when its peer does not read (a unix socket holds 11
+    # datagrams), and a migration hardly comes to its end beside that.
     unread = 5
 
     # ---- what is in flight ----
@@ -90,7 +90,8 @@ class Migration(MovingCase):
         driver.bring_up()
         group = bytes.fromhex("0100 5e01 0203")
         mine = bytes.fromhex("0200 0000 0077")
-        self.assertEqual(driver.order(abi.SVIO_OP_MULTICAST, payload=bytes([abi.SVIO_MC_ADD, 1, 0, 0]) + group), 0)
+        payload = bytes([abi.SVIO_MC_ADD, 1, 0, 0]) + group
+        self.assertEqual(driver.order(abi.SVIO_OP_MULTICAST, payload=payload), 0)
         self.assertEqual(driver.order(abi.SVIO_OP_SET_MAC, payload=mine), 0)
         driver.write(abi.SVIO_REG_EVENT_VECTOR, 3)
         self.assert_bad_access(lambda: driver.read(0x3000))
@@ -185,11 +186,9 @@ class Migration(MovingCase):
         driver = self.start_source()
         driver.bring_up()
         for options, sentence in (
-                ("queue-size=512", "svio-nic: the state is of a device with queue-size 256, and this one has 512"),
-                ("queue-size=2048", "svio-nic: the state is of a device with queues of at most 1024, and this "
-                                    "one has 2048"),
-                ("mac=52:54:00:51:00:02", f"svio-nic: the state is of a device with mac={MAC_TEXT}, and this "
-                                          "one has mac=52:54:00:51:00:02")):
+                ("queue-size=512", "queue-size 256, and this one has 512"),
+                ("queue-size=2048", "queues of at most 1024, and this one has 2048"),
+                ("mac=52:54:00:51:00:02", f"mac={MAC_TEXT}, and this one has mac=52:54:00:51:00:02")):
             target = self.start_target(options)
             uri = f"unix:{target.folder}/incoming"
             target.qmp.command("migrate-incoming", {"uri": uri})
@@ -198,7 +197,7 @@ class Migration(MovingCase):
                 self.assertNotEqual(target.process.wait(60), 0)
             said = target.said()
             self.assertEqual(said.count("svio-nic: "), 1, said)
-            self.assertIn(sentence + "\n", said)
+            self.assertIn(f"svio-nic: the state is of a device with {sentence}\n", said)
             target.kill()
             # The source may have given the guest away before the target said no; people continue it then.
             self.wait(lambda: self.migration_state() in ("failed", "completed"), "the end of the migration")
@@ -315,8 +314,8 @@ class KeptByNetdev(MovingCase):
     kind = "netdev"
 
     def test_frames_that_the_netdev_keeps(self):
-        """QEMU's netdev has begun to write a frame when its peer stops reading, and forgets it when the machine
-        stops: it and all behind it are sent by the target, once."""
+        """QEMU's netdev has begun to write a frame when its peer stops reading, and forgets it when the
+        machine stops: it and all behind it are sent by the target, once."""
         wire = StreamWire(f"{self.folder}/stream")
         self.addCleanup(wire.close)
         words = ["-netdev", f"stream,id=n0,server=off,addr.type=unix,addr.path={wire.path}", "-device",
@@ -346,13 +345,13 @@ class NativeMigration(Migration):
     unread = 25
 
     def test_frames_on_their_way_out(self):
-        """The wire takes nothing, so frames are with the port, in the board and in the ring: each comes once."""
+        """The wire takes nothing, so frames are in the board and in the ring: each comes once."""
         driver = self.start_source("port-stall-ms=0")
         driver.bring_up()
         posted = self.fill_the_wire()
         before = self.counter("tx_frames")
         self.migrate("port-stall-ms=0")
-        self.assertEqual(driver.send.posted - driver.send.done, driver.send.size, "the target has sent too early")
+        self.assertEqual(driver.send.posted - driver.send.done, driver.send.size, "sent too early")
         self.assertEqual(self.counter("tx_frames"), before)
         for data in posted:
             self.assert_frame(self.next_frame(), data)
@@ -440,7 +439,7 @@ class NativeMigration(Migration):
                 (blob.put(whole + b"\0"), "the state goes on after its end"),
                 (blob.put(whole, 0xffffffff), "a state of 4294967295 bytes is more than any device has"),
                 (blob.stream[:blob.at + 50], None),
-                (changed(lambda b: setattr(b, "version", 2)), "the state has format 2, and this device knows 1"),
+                (changed(lambda b: setattr(b, "version", 2)), "the state has format 2, and this device"),
                 (changed(lambda b: b.section(vif).__setitem__(1, 2)), "has a version that this device"),
                 (changed(lambda b: b.sections.append([b"NEW ", 1, 1, b"abc"])), "comes from a newer one"),
                 (changed(lambda b: b.sections.remove(b.section(queue))), "a part of the state is missing"),
@@ -460,7 +459,7 @@ class NativeMigration(Migration):
         path = Path(self.folder, "changed")
         path.write_bytes(other.put(other.build()))
         self.machine = self.start(*self.arguments(), "-incoming", f"file:{path}")
-        self.wait(lambda: self.machine.qmp.command("query-status")["status"] == "running", "the guest to go on")
+        self.wait(lambda: self.machine.qmp.command("query-status")["status"] == "running", "the guest")
         self.take_along(self.machine)
         self.driver.send.wait_error(abi.SVIO_QERR_DMA)
         self.check_in(frame(100, 3))
