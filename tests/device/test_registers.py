@@ -259,8 +259,8 @@ class Mailbox(DeviceCase):
         for mtu, status in ((67, abi.SVIO_ST_INVALID), (68, abi.SVIO_ST_OK), (9000, abi.SVIO_ST_OK),
                             (9001, abi.SVIO_ST_INVALID), (0xffffffff, abi.SVIO_ST_INVALID)):
             self.assertEqual(driver.order(abi.SVIO_OP_SET_MTU, payload=struct.pack("<I", mtu)), status)
-        self.assertEqual(self.counter("commands"), 1 + 3 + 10 + 3 + 2 + 5)
-        self.assertEqual(self.counter("commands_refused"), 3 + 10 + 3 + 2 + 3)
+        self.assertEqual(self.counter("commands"), 1 + 3 + 8 + 3 + 2 + 5)
+        self.assertEqual(self.counter("commands_refused"), 3 + 8 + 3 + 2 + 3)
 
     def test_multicast_table(self):
         driver = self.driver
