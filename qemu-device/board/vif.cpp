@@ -488,7 +488,7 @@ Vif::Delivery Vif::receive(std::span<const uint8_t> frame, Arrival &arrival) {
 void Vif::loop(std::span<const uint8_t> frame, unsigned pair) {
     counters.add(SVIO_STAT_LOOPED);
     Arrival arrival{.pair = pair};
-    if (!admits(frame, {.pair = pair}, true))
+    if (!admits(frame, {.pair = pair, .hash = {}}, true))
         return;
     ReceiveQueue &queue = receive_queue(pair);
     std::lock_guard lock(queue.mutex);

@@ -19,6 +19,7 @@ from svio_tool.ui import SvioError
 # New inputs of each target in a run of all tests: a million together. What costs more gets fewer.
 TARGETS = {"send": 200_000, "receive": 180_000, "registers": 200_000, "mailbox": 245_000, "events": 100_000,
            "life": 60_000, "state": 15_000}
+QUICK = 200_000     # in the default run, over all targets
 FOLDER = BUILD_DIRS["fuzzer"]
 FINDINGS = FOLDER / "findings"
 CORPUS = TESTS / "fuzz" / "corpus"
@@ -106,7 +107,9 @@ def wanted(tally):
 
 
 def run(tally, inputs=None, seed=None, jobs=None):
-    """All targets, as many at a time as there are CPUs."""
+    """All targets, as many at a time as there are CPUs. Without a number: that of `test all`, or QUICK."""
+    keep = inputs is not None
+    inputs = inputs or (None if tally.with_long else QUICK)
     seed = random.randrange(1, 1 << 31) if seed is None else seed
     parts = shares(inputs)
     work = []
@@ -114,7 +117,7 @@ def run(tally, inputs=None, seed=None, jobs=None):
         if tally.wanted(f"fuzz/{target}/corpus"):
             work.append((f"fuzz/{target}/corpus", _corpus, (target,)))
         if tally.wanted(f"fuzz/{target}/new-inputs"):
-            work.append((f"fuzz/{target}/new-inputs", _fresh, (target, part, seed, inputs is not None)))
+            work.append((f"fuzz/{target}/new-inputs", _fresh, (target, part, seed, keep)))
     if not work:
         return
     again = f"scripts/svio test fuzz --seed {seed}" + (f" --inputs {inputs}" if inputs else "")
@@ -130,5 +133,10 @@ def run(tally, inputs=None, seed=None, jobs=None):
 
     with concurrent.futures.ThreadPoolExecutor(jobs or host.cores()) as pool:
         running = {pool.submit(timed, function, arguments): name for name, function, arguments in work}
-        for done in concurrent.futures.as_completed(running):
-            tally.add(running[done], *done.result())
+        try:
+            for done in concurrent.futures.as_completed(running):
+                tally.add(running[done], *done.result())
+        except BaseException:
+            # Ctrl-C ends the targets that run; the others must not begin.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -119,8 +119,9 @@ TEST_P(State, FramesThatWereAcceptedAreDeliveredOnce) {
         std::lock_guard guard(a->lock);
         Pause pause(*a->board); // a stopped machine: what a netdev offers is kept
         for (const Frame &frame : frames) {
-            if (a->push)
+            if (a->push) {
                 EXPECT_TRUE(a->board->receive(frame));
+            }
         }
     }
     if (a->polled) { // what is in the port stays there
