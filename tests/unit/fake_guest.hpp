@@ -202,7 +202,8 @@ class FakeRam final : public GuestMemory {
     }
     /// A store of the guest, byte by byte where the device may be reading there.
     void put(uint64_t address, const void *from, size_t length) {
-        copy(at(address, length), static_cast<const uint8_t *>(from), length);
+        if (length != 0) // `from` may be null then
+            copy(at(address, length), static_cast<const uint8_t *>(from), length);
     }
     uint32_t word(uint64_t address) {
         return __atomic_load_n(reinterpret_cast<uint32_t *>(at(address, 4)), __ATOMIC_ACQUIRE);
