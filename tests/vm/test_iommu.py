@@ -125,54 +125,6 @@ class TestIntel(Translated, IommuCase):
         self.assertIn("Enabled IRQ remapping", self.vm.log())
         self.assertRegex(self.run_in("cat /proc/interrupts"), r"IR-PCI-MSI\S*.*pa-0")
 
-    def pull(self, card):
-        """Takes the port's power away behind its driver: the card is gone in the middle of anything."""
-        self.run_in(f"""
-            cd /sys/bus/pci/devices/0000:00:{0x10 + card.index:02x}.0
-            byte() {{ od -An -tu1 -j $1 -N 1 config | tr -d ' '; }}
-            at=$(byte 52)
-            while [ $(byte $at) != 16 ]; do at=$(byte $((at + 1))); done
-            at=$((at + 24))
-            low=$(byte $at); high=$(byte $((at + 1)))
-            put() {{ printf "$(printf '\\\\%03o\\\\%03o' $1 $2)" |
-                    dd of=config bs=2 seek=$((at / 2)) conv=notrunc 2>/dev/null; }}
-            # Without interrupts of the slot: power and its indicator off, so that QEMU takes the card out.
-            # Then as it was: the kernel learns of a slot that has power and no card.
-            put $((low & ~32)) $((high | 7)) && put $low $high""")
-
-    def test_pulled_out_under_traffic(self):
-        """Reads give all ones, the driver ends its work, and the next card in the slot works."""
-        held = self.held()
-        for name in ("pb", "user", "hand"):
-            card = self.card[name]
-            cores = 2 if name == "pb" else 1
-            traffic = [self.start_process(line) for line in (
-                "ip netns exec A ping -qf 10.1.0.2", "ip netns exec B ping -qf 10.1.0.1",
-                "ping -qf 10.0.2.2")]
-            before = self.vif("pb")["rx_frames"]
-            self.wait(lambda: self.vif("pb")["rx_frames"] > before + 50, "the flood arrives")
-            self.pull(card)
-            self.wait_deleted(name)
-            self.wait(lambda: len(self.threads()) == held[0] - cores, "the end of its cores")
-            self.wait_interface(card, False)
-            for process in traffic:
-                process.kill()
-            self.plug(card, "B" if name == "pb" else None)
-            self.set_up("native")
-            self.set_up_rest()
-            self.wait_held(held)
-            self.wait_ping("10.1.0.2 -I 10.1.0.1", prefix="ip netns exec A")
-            self.exchange(MIB)
-        self.tcp_both_ways(self.targets(), 3)
-
-    def wait_interface(self, card, there=True):
-        """In all namespaces."""
-        def seen():
-            out = self.run_in("look='cat /sys/class/net/*/address'; eval $look; "
-                              "for ns in A B; do ip netns exec $ns sh -c \"$look\"; done")
-            return (card.mac in out) == there
-        self.wait(seen, f"an interface with {card.mac} is {'there' if there else 'gone'}")
-
 
 @long
 class TestIntelLazy(Translated, IommuCase):
