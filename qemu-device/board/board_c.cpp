@@ -137,13 +137,17 @@ class HostPort final : public Port {
   private:
     int offer(std::span<const uint8_t> frame) {
         uint32_t purges = purges_;
-        // Before the call: its completion may run inside of it.
-        blocked_ = waiting_ = true;
+        // Before the call: its completion may run inside of it. But blocked_ only after it: another core that
+        // saw it for a moment would go to sleep with its frames, and nobody would wake it.
+        waiting_ = true;
         int taken = host_.port_send(host_.opaque, frame.data(), frame.size());
-        if (taken != 0)
-            blocked_ = waiting_ = false;
-        else if (purges_ == purges && (waiting_ || came_back_))
-            kept_.assign(frame.begin(), frame.end());
+        if (taken != 0) {
+            waiting_ = false;
+        } else if (purges_ == purges) {
+            if (waiting_ || came_back_)
+                kept_.assign(frame.begin(), frame.end());
+            blocked_ = waiting_;
+        }
         return taken;
     }
 
