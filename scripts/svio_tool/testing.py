@@ -343,7 +343,7 @@ def main(args):
                 _unit(tally)
             elif suite == "fuzz":
                 if fuzzing.wanted(tally) and _set_up(tally, "fuzz/compiles", ["compile-fuzz"]):
-                    fuzzing.run(tally, args.inputs, args.seed, args.jobs)
+                    fuzzing.run(tally, args.inputs, args.seed, args.jobs, "fuzz" in args.suites)
             else:
                 _python_tests(tally, suite)
         if not tally.tests:
