@@ -321,7 +321,7 @@ int svio_hw_reset(struct svio_priv *priv);
 int svio_hw_init(struct svio_priv *priv);
 void svio_hw_read_mac(struct svio_priv *priv, u8 *mac);
 int svio_hw_start_pair(struct svio_priv *priv, int index);
-int svio_hw_stop_pair(struct svio_priv *priv, int index);
+void svio_hw_stop_pair(struct svio_priv *priv, int index);
 int svio_hw_start_queues(struct svio_priv *priv);
 void svio_hw_stop_queues(struct svio_priv *priv);
 bool svio_hw_gone(struct svio_priv *priv);
@@ -434,9 +434,10 @@ void svio_update_carrier(struct svio_priv *priv);
 int svio_open(struct net_device *netdev);
 int svio_stop(struct net_device *netdev);
 
-/* svio_pm.c. Under RTNL. */
+/* svio_pm.c. Under RTNL unless said otherwise. */
 void svio_detach(struct svio_priv *priv);
 void svio_attach(struct svio_priv *priv);
+void svio_power_down(struct svio_priv *priv); /* takes RTNL */
 extern const struct dev_pm_ops svio_pm_ops;
 
 /* svio_ethtool.c */

@@ -200,11 +200,26 @@ static int svio_hw_stop_queue(struct svio_priv *priv, u32 pair, u32 dir)
 	return state == U32_MAX ? -ENODEV : err;
 }
 
-int svio_hw_stop_pair(struct svio_priv *priv, int index)
+static int svio_hw_disable_pair(struct svio_priv *priv, int index)
 {
 	int err = svio_hw_stop_queue(priv, index, SVIO_SEND);
 
 	return err ?: svio_hw_stop_queue(priv, index, SVIO_RECEIVE);
+}
+
+static void svio_hw_force_stop(struct svio_priv *priv, int index)
+{
+	netdev_err(priv->netdev, "queue pair %d does not stop\n", index);
+	if (svio_hw_gone(priv) || svio_hw_reset(priv))
+		pci_clear_master(priv->pdev);
+	svio_request_reset(priv);
+}
+
+/* As svio_hw_stop_queues(), for one pair. */
+void svio_hw_stop_pair(struct svio_priv *priv, int index)
+{
+	if (svio_hw_disable_pair(priv, index))
+		svio_hw_force_stop(priv, index);
 }
 
 /*
@@ -217,18 +232,14 @@ void svio_hw_stop_queues(struct svio_priv *priv)
 
 	svio_wr(priv, SVIO_REG_CONTROL, SVIO_CONTROL_FEATURES_OK);
 	for (i = 0; i < priv->pairs && !err; i++)
-		err = svio_hw_stop_pair(priv, i);
+		err = svio_hw_disable_pair(priv, i);
 	/* What a function that is gone answers says nothing, and perhaps it only seems gone. */
 	if (svio_hw_gone(priv)) {
 		pci_clear_master(priv->pdev);
 		return;
 	}
-	if (!err)
-		return;
-	netdev_err(priv->netdev, "queue pair %d does not stop\n", i - 1);
-	if (svio_hw_reset(priv))
-		pci_clear_master(priv->pdev);
-	svio_request_reset(priv);
+	if (err)
+		svio_hw_force_stop(priv, i - 1);
 }
 
 void svio_hw_log_errors(struct svio_priv *priv)

@@ -641,14 +641,7 @@ static void svio_remove(struct pci_dev *pdev)
 
 static void svio_shutdown(struct pci_dev *pdev)
 {
-	struct svio_priv *priv = pci_get_drvdata(pdev);
-
-	rtnl_lock();
-	svio_detach(priv);
-	if (!svio_hw_gone(priv))
-		svio_hw_reset(priv);
-	pci_clear_master(pdev);
-	rtnl_unlock();
+	svio_power_down(pci_get_drvdata(pdev));
 }
 
 static const struct pci_device_id svio_ids[] = {

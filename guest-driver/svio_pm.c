@@ -25,17 +25,20 @@ void svio_attach(struct svio_priv *priv)
 		netif_device_attach(priv->netdev);
 }
 
-static int svio_suspend(struct device *dev)
+/* Shutdown or sleep: the device forgets every address, as memory may be rewritten meanwhile. */
+void svio_power_down(struct svio_priv *priv)
 {
-	struct svio_priv *priv = dev_get_drvdata(dev);
-
 	rtnl_lock();
 	svio_detach(priv);
-	/* So that the device has forgotten every address: memory may be rewritten meanwhile. */
 	if (!svio_hw_gone(priv))
 		svio_hw_reset(priv);
 	pci_clear_master(priv->pdev);
 	rtnl_unlock();
+}
+
+static int svio_suspend(struct device *dev)
+{
+	svio_power_down(dev_get_drvdata(dev));
 	return 0;
 }
 

@@ -72,16 +72,8 @@ void svio_spread_senders(struct svio_priv *priv)
 
 static void svio_remove_pair(struct svio_pair *pair)
 {
-	struct svio_priv *priv = pair->priv;
-
 	svio_pair_down(pair);
-	if (svio_hw_stop_pair(priv, pair->index)) {
-		/* As in svio_hw_stop_queues(): the memory is freed in any case. */
-		netdev_err(priv->netdev, "queue pair %u does not stop\n", pair->index);
-		if (svio_hw_gone(priv) || svio_hw_reset(priv))
-			pci_clear_master(priv->pdev);
-		svio_request_reset(priv);
-	}
+	svio_hw_stop_pair(pair->priv, pair->index);
 	svio_pair_purge(pair);
 	svio_free_pair_irq(pair);
 	svio_pair_free(pair);

@@ -360,13 +360,11 @@ bool Core::drop_stalled() {
     return true;
 }
 
-// How long a core with frames for a blocked port may sleep, nanoseconds.
-uint64_t Core::stall_wait(bool &bounded) {
-    bounded = frames_wait_ && board_.port().blocked() && board_.stall_ns() != 0;
-    if (!bounded || stuck_since_ == 0)
-        return board_.stall_ns();
-    uint64_t gone = board_.clock().now() - stuck_since_;
-    return gone < board_.stall_ns() ? board_.stall_ns() - gone : 0;
+// When frames for a blocked port are dropped, 0: never.
+uint64_t Core::stall_time() const {
+    if (!frames_wait_ || !board_.port().blocked() || board_.stall_ns() == 0)
+        return 0;
+    return (stuck_since_ ? stuck_since_ : board_.clock().now()) + board_.stall_ns();
 }
 
 void Core::collect_signals(bool now_or_never) {
@@ -538,9 +536,13 @@ bool Core::arm_all() {
 
 // When a core that sleeps has to look again by itself, 0: never.
 uint64_t Core::wake_time() const {
-    uint64_t time = hold_port_ || has_backlog() ? patience_until_ : 0;
-    uint64_t flush = flush_port_at_.load(std::memory_order_relaxed);
-    return time && flush ? std::min(time, flush) : std::max(time, flush);
+    uint64_t first = 0;
+    for (uint64_t time : {hold_port_ || has_backlog() ? patience_until_ : 0,
+                          flush_port_at_.load(std::memory_order_relaxed), stall_time()}) {
+        if (time != 0 && (first == 0 || time < first))
+            first = time;
+    }
+    return first;
 }
 
 bool Core::prepare_sleep() {
@@ -569,15 +571,10 @@ void Core::sleep() {
         counters.add(CoreSleeps);
         cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
         uint64_t before = board_.clock().now();
-        bool bounded;
-        uint64_t wait = stall_wait(bounded);
-        if (uint64_t until = wake_time()) {
-            uint64_t left = until > before ? until - before : 0;
-            wait = bounded ? std::min(wait, left) : left;
-            bounded = true;
-        }
+        uint64_t until = wake_time();
+        uint64_t wait = until > before ? until - before : 0;
         timespec timeout{static_cast<time_t>(wait / 1'000'000'000), static_cast<long>(wait % 1'000'000'000)};
-        ppoll(fds.data(), n, bounded ? &timeout : nullptr, nullptr);
+        ppoll(fds.data(), n, until ? &timeout : nullptr, nullptr);
         adapt(board_.clock().now() - before);
         counters.add(CoreWakes);
     }

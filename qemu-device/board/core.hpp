@@ -116,7 +116,7 @@ class Core {
     bool send_outbox();
     bool settle(std::span<const Staged> offered, std::span<const Verdict> verdicts);
     bool drop_stalled();
-    uint64_t stall_wait(bool &bounded);
+    uint64_t stall_time() const;
     void refill();
     void announce();
     bool arm_all();

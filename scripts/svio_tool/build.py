@@ -86,14 +86,40 @@ class NinjaStep(Step):
                 env=environment())
 
 
-class DriverStep(Step):
-    """svio.ko for one kernel. Kbuild writes beside its sources, so it gets a copy of them."""
+class ModuleStep(Step):
+    """A module for one kernel. Kbuild writes beside its sources, so it gets a copy of them."""
+
+    kind = what = ""
 
     def __init__(self, kernel):
         self.kernel = kernel
-        self.name = f"driver-{kernel}"
-        self.title = f"guest driver for {kernel}"
+        self.name = f"{self.kind}-{kernel}"
+        self.title = f"{self.what} for {kernel}"
         self.needs = ("packages", f"kernel-{kernel}")
+
+    def sources(self):
+        raise NotImplementedError
+
+    def module(self):
+        raise NotImplementedError
+
+    def inputs(self):
+        return [*self.sources(), ABI_HEADER, kernels.kernel_dir(self.kernel) / "info.json"]
+
+    def outputs(self):
+        return [self.module()]
+
+    def run(self, log):
+        folder = self.module().parent
+        copy_driver(self.sources(), folder)
+        log.run(driver_command(self.kernel, f"M={folder}"),
+                f"The {self.what} does not compile for kernel {self.kernel}", env=environment())
+
+
+class DriverStep(ModuleStep):
+    """svio.ko."""
+
+    kind, what = "driver", "guest driver"
 
     def sources(self):
         if not GUEST_DRIVER.is_dir():
@@ -101,41 +127,20 @@ class DriverStep(Step):
         return sorted(path for path in GUEST_DRIVER.iterdir()
                       if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile"))
 
-    def inputs(self):
-        return [*self.sources(), ABI_HEADER, kernels.kernel_dir(self.kernel) / "info.json"]
-
-    def outputs(self):
-        return [driver_module(self.kernel)]
-
-    def run(self, log):
-        copy_driver(self.sources(), driver_dir(self.kernel))
-        log.run(driver_command(self.kernel), f"The guest driver does not compile for kernel {self.kernel}",
-                env=environment())
+    def module(self):
+        return driver_module(self.kernel)
 
 
-class HostileStep(Step):
+class HostileStep(ModuleStep):
     """The tests' own driver, which attacks the card."""
 
-    def __init__(self, kernel):
-        self.kernel = kernel
-        self.name = f"hostile-{kernel}"
-        self.title = f"hostile driver for {kernel}"
-        self.needs = ("packages", f"kernel-{kernel}")
+    kind, what = "hostile", "hostile driver"
 
     def sources(self):
         return sorted(HOSTILE_DRIVER.iterdir())
 
-    def inputs(self):
-        return [*self.sources(), ABI_HEADER, kernels.kernel_dir(self.kernel) / "info.json"]
-
-    def outputs(self):
-        return [hostile_module(self.kernel)]
-
-    def run(self, log):
-        folder = hostile_dir(self.kernel)
-        copy_driver(self.sources(), folder)
-        log.run(driver_command(self.kernel, f"M={folder}"),
-                f"The hostile driver does not compile for kernel {self.kernel}", env=environment())
+    def module(self):
+        return hostile_module(self.kernel)
 
 
 def driver_command(kernel, *extra):

@@ -98,13 +98,7 @@ void Machine::lay_out(Ring &ring, uint32_t size, uint32_t buffer_size, size_t &u
 }
 
 void Machine::enable(unsigned direction, const Ring &ring, unsigned vector) {
-    set_queue(direction, SVIO_QUEUE_BASE_LO, static_cast<uint32_t>(ring.base));
-    set_queue(direction, SVIO_QUEUE_BASE_HI, static_cast<uint32_t>(ring.base >> 32));
-    set_queue(direction, SVIO_QUEUE_EVENT_LO, static_cast<uint32_t>(ring.event));
-    set_queue(direction, SVIO_QUEUE_EVENT_HI, static_cast<uint32_t>(ring.event >> 32));
-    set_queue(direction, SVIO_QUEUE_SIZE, ring.size);
-    set_queue(direction, SVIO_QUEUE_VECTOR, vector);
-    set_queue(direction, SVIO_QUEUE_CONTROL, SVIO_QUEUE_ENABLE);
+    test::program_queue(*this, direction, ring, vector);
 }
 
 void Machine::end() {

@@ -59,6 +59,18 @@ struct Ring {
     }
 };
 
+/// Writes a queue's registers and enables it. `device` has set_queue(direction, register, value).
+template <typename Device>
+void program_queue(Device &device, unsigned direction, const Ring &ring, unsigned vector) {
+    device.set_queue(direction, SVIO_QUEUE_BASE_LO, static_cast<uint32_t>(ring.base));
+    device.set_queue(direction, SVIO_QUEUE_BASE_HI, static_cast<uint32_t>(ring.base >> 32));
+    device.set_queue(direction, SVIO_QUEUE_EVENT_LO, static_cast<uint32_t>(ring.event));
+    device.set_queue(direction, SVIO_QUEUE_EVENT_HI, static_cast<uint32_t>(ring.event >> 32));
+    device.set_queue(direction, SVIO_QUEUE_SIZE, ring.size);
+    device.set_queue(direction, SVIO_QUEUE_VECTOR, vector);
+    device.set_queue(direction, SVIO_QUEUE_CONTROL, SVIO_QUEUE_ENABLE);
+}
+
 struct SendRing : Ring {
     uint32_t room() {
         clean = done();
@@ -234,13 +246,7 @@ class Rig {
         std::memset(ram.at(ring.event), 0, sizeof(svio_queue_event));
     }
     void program(unsigned direction, const Ring &ring, unsigned vector) {
-        set_queue(direction, SVIO_QUEUE_BASE_LO, static_cast<uint32_t>(ring.base));
-        set_queue(direction, SVIO_QUEUE_BASE_HI, static_cast<uint32_t>(ring.base >> 32));
-        set_queue(direction, SVIO_QUEUE_EVENT_LO, static_cast<uint32_t>(ring.event));
-        set_queue(direction, SVIO_QUEUE_EVENT_HI, static_cast<uint32_t>(ring.event >> 32));
-        set_queue(direction, SVIO_QUEUE_SIZE, ring.size);
-        set_queue(direction, SVIO_QUEUE_VECTOR, vector);
-        set_queue(direction, SVIO_QUEUE_CONTROL, SVIO_QUEUE_ENABLE);
+        program_queue(*this, direction, ring, vector);
     }
     /// From RESET to RUNNING with empty rings.
     void bring_up(uint32_t size = 64, uint32_t buffer_size = 2048, uint64_t features = Vif::features) {

@@ -85,7 +85,7 @@ TEST(Threads, SaysWhenItPolls) {
     Rig rig(threaded(2, 1000));
     rig.bring_up(16);
     ASSERT_TRUE(ping(rig, 5));
-    EXPECT_GT(rig.hooks.said, 0);
+    EXPECT_TRUE(eventually([&] { return rig.hooks.said > 0; }));
     EXPECT_TRUE(eventually([&] { return rig.hooks.polling_now == 0; })) << "all sleep in the end";
     ASSERT_TRUE(ping(rig, 5));
     {

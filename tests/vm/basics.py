@@ -13,6 +13,18 @@ LOADS = 20
 USER_MAC = "52:55:0a:00:02:02"      # libslirp's own
 
 
+def addresses(peer):
+    """Shell words that set up "peer", whose wire this is, "hand" and "handnet"."""
+    host = HOST_MAC.hex(":")
+    return f"""
+        ip address replace {peer.guest_ip}/24 dev peer && ip link set peer up
+        ip neighbour replace {peer.ip} lladdr {peer.mac} nud permanent dev peer
+        ip address replace 10.88.0.2/24 dev hand && ip link set hand up
+        ip neighbour replace 10.88.0.1 lladdr {host} nud permanent dev hand
+        ip address replace 10.89.0.2/24 dev handnet && ip link set handnet up
+        ip neighbour replace 10.89.0.1 lladdr {host} nud permanent dev handnet"""
+
+
 class BasicVm(VmCase):
     """Four cards, one on each kind of wire but tap; "peer" answers, "hand" and "handnet" are the test's."""
 
@@ -34,12 +46,7 @@ class BasicVm(VmCase):
     def set_addresses(cls):
         peer = cls.card["peer"]
         cls.run_in(f"""set -e
-            ip address replace {peer.wire.guest_ip}/24 dev peer && ip link set peer up
-            ip neighbour replace {peer.wire.ip} lladdr {peer.wire.mac} nud permanent dev peer
-            ip address replace 10.88.0.2/24 dev hand && ip link set hand up
-            ip neighbour replace 10.88.0.1 lladdr {HOST_MAC.hex(":")} nud permanent dev hand
-            ip address replace 10.89.0.2/24 dev handnet && ip link set handnet up
-            ip neighbour replace 10.89.0.1 lladdr {HOST_MAC.hex(":")} nud permanent dev handnet
+            {addresses(peer.wire)}
             ip address replace 10.0.2.15/24 dev user && ip link set user up
             ip route replace default via 10.0.2.2""")
 

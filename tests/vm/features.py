@@ -4,6 +4,7 @@ import re
 import struct
 
 import xdp
+from basics import addresses
 from case import Card, VmCase
 from svio_tool.paths import ABI_HEADER
 from wires import ByHand, HOST_MAC, PeerProgram, frame, mac_bytes
@@ -34,14 +35,7 @@ class FeatureVm(Tools, VmCase):
 
     @classmethod
     def prepare(cls):
-        peer = cls.card["peer"]
-        cls.run_in(f"""set -e
-            ip address replace {peer.wire.guest_ip}/24 dev peer && ip link set peer up
-            ip neighbour replace {peer.wire.ip} lladdr {peer.wire.mac} nud permanent dev peer
-            ip address replace 10.88.0.2/24 dev hand && ip link set hand up
-            ip neighbour replace 10.88.0.1 lladdr {HOST_MAC.hex(":")} nud permanent dev hand
-            ip address replace 10.89.0.2/24 dev handnet && ip link set handnet up
-            ip neighbour replace 10.89.0.1 lladdr {HOST_MAC.hex(":")} nud permanent dev handnet""")
+        cls.run_in("set -e" + addresses(cls.card["peer"].wire))
 
     def setUp(self):
         super().setUp()

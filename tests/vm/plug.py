@@ -6,6 +6,7 @@ from pathlib import Path
 
 from case import Card, VmCase
 from pair import PairCase
+from svio_tool import transfer
 from svio_tool.vm import Vm
 from wires import DEADLINE
 
@@ -52,6 +53,16 @@ class PlugCase(PairCase):
 
     def ethtool(self, card, prefix=""):
         return super().ethtool(card) if self.namespace(card) else VmCase.ethtool(self, card)
+
+    @classmethod
+    def set_up_user(cls):
+        """The card "user", on the user network."""
+        cls.run_in("ip address replace 10.0.2.15/24 dev user && ip link set user up && "
+                   "ip route replace default via 10.0.2.2")
+
+    def exchange(self, size=2 << 20):
+        """A file through it, and back."""
+        self.assertTrue(transfer.exchange(self.vm, size)["agree"])
 
     # ---- what the process has ----
 

@@ -34,7 +34,7 @@ class TestHostile(PairCase):
     @classmethod
     def prepare(cls):
         super().prepare()
-        cls.vm.put("/tmp/svio_hostile.ko", hostile_module(cls.KERNEL).read_bytes())
+        cls.vm.put("/tmp/svio_hostile.ko", hostile_module(cls.vm.kernel).read_bytes())
 
     def restore(self):
         self.run_in("ip -n A route flush cache; ip -n B route flush cache")

@@ -4,7 +4,6 @@ import re
 
 from disturb import Transfers
 from plug import PlugCase, PortCard
-from svio_tool import transfer
 from svio_tool.worker import long
 from wires import ByHand, Flood, cross, mac_bytes, udp, user
 
@@ -27,15 +26,8 @@ class IommuCase(Transfers, PlugCase):
     @classmethod
     def prepare(cls):
         super().prepare()
-        cls.set_up_rest()
-
-    @classmethod
-    def set_up_rest(cls):
-        cls.run_in("ip address replace 10.0.2.15/24 dev user && ip link set user up && "
-                   "ip route replace default via 10.0.2.2; ip link set hand up")
-
-    def exchange(self, size=2 * MIB):
-        self.assertTrue(transfer.exchange(self.vm, size)["agree"])
+        cls.set_up_user()
+        cls.run_in("ip link set hand up")
 
     def targets(self):
         return [end[3] for end in self.ends("native")]
@@ -115,12 +107,11 @@ class Translated:
 
 
 class TestIntel(Translated, IommuCase):
-    """Strict: each buffer is unmapped at once. The ports have hot-plug of their own, as real ones."""
+    """Strict: each buffer is unmapped at once."""
 
     NAME, DOMAIN = "intel-iommu", "DMA"
     IOMMU = ("intel-iommu,intremap=on",)
     APPEND = "intel_iommu=on iommu.strict=1 iomem=relaxed"
-    EXTRA = ("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
 
     def test_ab_interrupts_are_remapped(self):
         self.assertIn("Enabled IRQ remapping", self.vm.log())

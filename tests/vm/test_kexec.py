@@ -41,8 +41,8 @@ class TestKexec(Transfers, VmCase):
 
     def fetch(self):
         """Kernel and file system of this VM, to its /tmp, over the card."""
-        for name, path in (("kernel", kernels.info(self.KERNEL)["image"]),
-                           ("initrd", guest_image.initrd(self.KERNEL))):
+        for name, path in (("kernel", kernels.info(self.vm.kernel)["image"]),
+                           ("initrd", guest_image.initrd(self.vm.kernel))):
             with transfer.server(path.read_bytes()) as daemon:
                 self.run_in(f"curl -sS --fail -o /tmp/{name} "
                             f"http://10.0.2.2:{daemon.server_address[1]}/{name}", timeout=300)

@@ -5,7 +5,6 @@ import itertools
 from disturb import Transfers
 from plug import PlugCase, PortCard
 from sleep import MAY_SLEEP, Sleeper
-from svio_tool import transfer
 from svio_tool.worker import long
 from wires import cross, user
 
@@ -31,14 +30,6 @@ class TestPlug(Sleeper, Transfers, PlugCase):
     def prepare(cls):
         super().prepare()
         cls.set_up_user()
-
-    @classmethod
-    def set_up_user(cls):
-        cls.run_in("ip address replace 10.0.2.15/24 dev user && ip link set user up && "
-                   "ip route replace default via 10.0.2.2")
-
-    def exchange(self, size=2 * MIB):
-        self.assertTrue(transfer.exchange(self.vm, size)["agree"])
 
     # ---- cards ----
 
