@@ -61,6 +61,7 @@
 #define SVIO_PORT_STALL_MS 2000 /* by default frames wait so long for a port that takes none */
 #define SVIO_RSS_KEY_LEN 40
 #define SVIO_RSS_TABLE_MAX 128
+#define SVIO_WEIGHT_MAX 1000
 
 /* ---- function registers, BAR 0 (SPEC 4). All are 32 bits wide. ---- */
 #define SVIO_REG_MAGIC 0x0000 /* RO  "SVIO" */
@@ -302,6 +303,10 @@ struct svio_command {
 			__u8 reserved[32];
 		} list;
 		struct {
+			__le64 id; /* the VIF, if `slot` does not name it; VIF_CREATE: device */
+			__u8 reserved[32];
+		} vif;
+		struct {
 			__le32 core;
 			__u8 reserved[36];
 		} core_map;
@@ -360,6 +365,11 @@ struct svio_command {
 #define SVIO_ST_TRIMMED 9 /* done, with smaller figures than asked for */
 #define SVIO_ST_COUNT 10
 
+/* Their names, in order, for an array of strings: all doors of management use the same. */
+#define SVIO_ST_NAMES \
+	"OK", "UNSUPPORTED", "INVALID", "DENIED", "NOT_FOUND", "EXISTS", "NO_SPACE", "DMA", "STATE", \
+		"TRIMMED"
+
 #define SVIO_RX_PROMISC 0x1
 #define SVIO_RX_ALL_MULTICAST 0x2
 #define SVIO_RX_KNOWN 0x3
@@ -380,6 +390,21 @@ struct svio_option {
 #define SVIO_OPTION_QOS 2
 #define SVIO_OPTION_SHARED_SIGNALS 3
 #define SVIO_OPTION_CORE_MAP 4
+
+struct svio_option_management {
+	__le32 slots; /* VFs: slots 1 to this */
+	__le32 fields; /* SVIO_CFG_* that the device knows */
+};
+
+struct svio_option_qos {
+	__le32 port_mbps; /* limit of the port, 0 = none */
+	__le32 weight_max;
+};
+
+struct svio_option_core_map {
+	__le32 cores;
+	__le32 reserved;
+};
 
 struct svio_vif_info {
 	__le64 id;
@@ -417,7 +442,12 @@ struct svio_vif_config {
 	__le32 weight;
 	__le32 core; /* SVIO_CORE_AUTO or a core */
 	__u8 name[32]; /* UTF-8, zero padded */
-	__u8 reserved[44];
+	__le32 slot; /* query: where it is bound, SVIO_SLOT_SELF: nowhere */
+	/* what a guest may ask for at most, see QOS_REQUEST */
+	__le32 limit_min_mbps;
+	__le32 limit_max_mbps; /* 0 = unlimited */
+	__le32 limit_weight; /* 0 = requests are DENIED */
+	__u8 reserved[28];
 };
 
 #define SVIO_CFG_MAC (1u << 0)
@@ -433,6 +463,11 @@ struct svio_vif_config {
 #define SVIO_CFG_WEIGHT (1u << 10)
 #define SVIO_CFG_CORE (1u << 11)
 #define SVIO_CFG_NAME (1u << 12)
+#define SVIO_CFG_QOS_LIMIT (1u << 13)
+#define SVIO_CFG_KNOWN 0x3fff
+
+#define SVIO_VLAN_VID 0x0fff /* of svio_vif_config.vlan */
+#define SVIO_VLAN_PRIORITY_SHIFT 13
 
 #define SVIO_LINK_AUTO 0
 #define SVIO_LINK_UP 1
@@ -578,6 +613,7 @@ SVIO_AT(svio_command, u.rss.key_len, 28);
 SVIO_AT(svio_command, u.rss.table_len, 32);
 SVIO_AT(svio_command, u.list.first, 24);
 SVIO_AT(svio_command, u.list.count, 28);
+SVIO_AT(svio_command, u.vif.id, 24);
 SVIO_AT(svio_command, u.core_map.core, 24);
 SVIO_AT(svio_command, u.stats.pair, 24);
 SVIO_AT(svio_command, u.test_signal.vector, 24);
@@ -587,6 +623,15 @@ SVIO_SIZE(svio_option, 8);
 SVIO_AT(svio_option, id, 0);
 SVIO_AT(svio_option, length, 2);
 SVIO_AT(svio_option, required, 4);
+
+SVIO_SIZE(svio_option_management, 8);
+SVIO_AT(svio_option_management, slots, 0);
+SVIO_AT(svio_option_management, fields, 4);
+SVIO_SIZE(svio_option_qos, 8);
+SVIO_AT(svio_option_qos, port_mbps, 0);
+SVIO_AT(svio_option_qos, weight_max, 4);
+SVIO_SIZE(svio_option_core_map, 8);
+SVIO_AT(svio_option_core_map, cores, 0);
 
 SVIO_SIZE(svio_vif_info, 64);
 SVIO_AT(svio_vif_info, id, 0);
@@ -623,7 +668,11 @@ SVIO_AT(svio_vif_config, max_mbps, 40);
 SVIO_AT(svio_vif_config, weight, 44);
 SVIO_AT(svio_vif_config, core, 48);
 SVIO_AT(svio_vif_config, name, 52);
-SVIO_AT(svio_vif_config, reserved, 84);
+SVIO_AT(svio_vif_config, slot, 84);
+SVIO_AT(svio_vif_config, limit_min_mbps, 88);
+SVIO_AT(svio_vif_config, limit_max_mbps, 92);
+SVIO_AT(svio_vif_config, limit_weight, 96);
+SVIO_AT(svio_vif_config, reserved, 100);
 
 SVIO_SIZE(svio_core_info, 40);
 SVIO_AT(svio_core_info, core, 0);
