@@ -2,6 +2,7 @@
 #include "board.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace svio {
 
@@ -19,11 +20,36 @@ Board::~Board() {
     stop();
 }
 
-Vif &Board::add_vif(const VifConfig &config, GuestMemory &memory, Signals &signals) {
+Vif &Board::add_function(const FunctionConfig &config, GuestMemory &memory, Signals &signals) {
+    if (config.slot != vifs_.size())
+        throw std::invalid_argument("functions come slot after slot");
     vifs_.push_back(std::make_unique<Vif>(config, memory, signals, clock_, *this));
-    for (unsigned pair = 0; pair < config.queue_pairs; pair++)
-        core_of(pair).serve(*vifs_.back(), pair);
     return *vifs_.back();
+}
+
+Vif &Board::add_vif(const FunctionConfig &config, GuestMemory &memory, Signals &signals) {
+    Vif &vif = add_function(config, memory, signals);
+    VifSettings settings = config.physical ? VifSettings::of_physical() : VifSettings{};
+    settings.id = config.id;
+    settings.mac = config.mac;
+    settings.queue_pairs = config.queue_pairs;
+    vif.create(settings);
+    vif.write_register(SVIO_REG_EVENT, SVIO_EVENT_ALL); // nobody was there whom it is news to
+    return vif;
+}
+
+void Board::settings_changed(Vif &vif) {
+    for (auto &core : cores_)
+        core->leave_alone(vif);
+    for (unsigned pair = 0; pair < vif.pairs(); pair++) {
+        vif.pair(pair).core = pair % cores();
+        core_of(vif, pair).serve(vif, pair);
+    }
+}
+
+void Board::set_link(bool up) {
+    for (auto &vif : vifs_)
+        vif->set_link(up);
 }
 
 void Board::start() {
@@ -59,8 +85,8 @@ void Board::unpark() {
     park_word_.notify_all();
 }
 
-void Board::wake(unsigned pair) {
-    core_of(pair).wake();
+void Board::wake(Vif &vif, unsigned pair) {
+    core_of(vif, pair).wake();
 }
 
 void Board::port_ready() {
@@ -91,7 +117,7 @@ size_t Board::purge(Vif &vif) {
 bool Board::receive(std::span<const uint8_t> frame) {
     Vif &vif = *vifs_.front();
     Vif::Route route = vif.route(frame);
-    Core &core = core_of(route.pair);
+    Core &core = core_of(vif, route.pair);
     // When a machine stops, QEMU offers what waits in its own queues once more and then forgets it: keep it
     // here.
     if (paused())
@@ -126,8 +152,10 @@ void Board::visit_counters(const Visitor &visit) const {
     }
     for (size_t n = 0; n < vifs_.size(); n++) {
         Vif &vif = *vifs_[n];
+        if (!vif.present())
+            continue;
         std::string path = "vifs/" + std::to_string(n) + "/";
-        visit(path + "id", vif.config().id);
+        visit(path + "id", vif.settings().id);
         for (size_t i = 0; i < SVIO_STAT_COUNT; i++)
             visit(path + vif_stat_names[i], vif.counters.get(i));
         for (unsigned pair = 0; pair < vif.pairs(); pair++) {

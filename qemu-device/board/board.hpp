@@ -30,8 +30,10 @@ class Board final : public VifHost {
           std::unique_ptr<Port> port);
     ~Board() override;
 
-    /// Before start().
-    Vif &add_vif(const VifConfig &config, GuestMemory &memory, Signals &signals);
+    /// Before start(), slot after slot from 0 on: empty.
+    Vif &add_function(const FunctionConfig &config, GuestMemory &memory, Signals &signals);
+    /// The same with a VIF in it, of the MAC and ID that `config` says.
+    Vif &add_vif(const FunctionConfig &config, GuestMemory &memory, Signals &signals);
     void start();
     /// Ends the cores; afterwards nothing of the board runs. The guest lock must not be held, or be one that
     /// nobody waits for: see Core::run().
@@ -50,13 +52,16 @@ class Board final : public VifHost {
     // ---- VifHost ----
     void pause() override;
     void resume() override;
-    void wake(unsigned pair) override;
+    void wake(Vif &vif, unsigned pair) override;
     void receive_ready(Vif &vif) override;
     size_t purge(Vif &vif) override;
+    void settings_changed(Vif &vif) override;
     uint32_t speed_mbps() const override { return port_->speed_mbps(); }
 
     /// The port can send again.
     void port_ready();
+    /// Its link, for all VIFs. Guest lock held.
+    void set_link(bool up);
 
     /// Cores take the guest lock around each round: where translating an address may need it (a virtual
     /// IOMMU). Paused.
@@ -64,10 +69,12 @@ class Board final : public VifHost {
     bool locked_rounds() const { return locked_rounds_.load(std::memory_order_seq_cst); }
 
     bool paused() const { return pauses_.load(std::memory_order_seq_cst) != 0; }
-    Core &core_of(unsigned pair) { return *cores_[pair % cores_.size()]; }
+    Core &core_of(Vif &vif, unsigned pair) { return *cores_[vif.pair(pair).core]; }
     Core &core(unsigned n) { return *cores_[n]; }
     unsigned cores() const { return static_cast<unsigned>(cores_.size()); }
-    Vif &vif(unsigned n) { return *vifs_[n]; }
+    /// The function of a slot, present() or not.
+    Vif &vif(unsigned slot) { return *vifs_[slot]; }
+    /// Slots.
     unsigned vifs() const { return static_cast<unsigned>(vifs_.size()); }
     Port &port() { return *port_; }
     Clock &clock() { return clock_; }

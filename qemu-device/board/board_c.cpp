@@ -199,7 +199,7 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
                           .threads = true,
                           .stall_ms = config->stall_ms};
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
-        VifConfig vif;
+        FunctionConfig vif;
         std::copy_n(config->mac, vif.mac.size(), vif.mac.begin());
         vif.queue_pairs = std::max<uint32_t>(config->queue_pairs, 1);
         vif.queue_size_hint = config->queue_size;

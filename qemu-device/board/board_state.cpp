@@ -136,13 +136,13 @@ void Queue::load(const QueueState &from, GuestMemory &memory, Clock &clock) {
 
 VifState Vif::save() const {
     VifState to;
-    to.id = config_.id;
+    to.id = settings_.id;
     to.slot = config_.slot;
     to.physical = config_.physical;
-    to.permanent_mac = config_.mac;
-    to.queue_pairs = config_.queue_pairs;
+    to.permanent_mac = settings_.mac;
+    to.queue_pairs = pairs();
     to.queue_size_max = config_.queue_size_max;
-    to.queue_size_hint = config_.queue_size_hint;
+    to.queue_size_hint = settings_.queue_size;
     to.mtu_max = config_.mtu_max;
     to.device_features = features;
     to.features_ok = features_ok_;
@@ -160,15 +160,15 @@ VifState Vif::save() const {
 }
 
 void Vif::check(const VifState &state) const {
-    require_same("unique ID", state.id, config_.id);
+    require_same("unique ID", state.id, settings_.id);
     require_same("slot", state.slot, config_.slot);
     require(state.physical == config_.physical, "the state is of another kind of function");
-    if (state.permanent_mac != config_.mac)
+    if (state.permanent_mac != settings_.mac)
         throw StateError("the state is of a device with mac=" + text_of(state.permanent_mac) +
-                         ", and this one has mac=" + text_of(config_.mac));
-    require_same("queue pairs", state.queue_pairs, config_.queue_pairs);
+                         ", and this one has mac=" + text_of(settings_.mac));
+    require_same("queue pairs", state.queue_pairs, pairs());
     require_same("queues of at most", state.queue_size_max, config_.queue_size_max);
-    require_same("queue-size", state.queue_size_hint, config_.queue_size_hint);
+    require_same("queue-size", state.queue_size_hint, settings_.queue_size);
     require_same("an MTU of at most", state.mtu_max, config_.mtu_max);
     require((state.device_features & ~features) == 0,
             "the state is of a device with features that this one does not offer");
@@ -188,7 +188,7 @@ void Vif::check(const VifState &state) const {
 void Vif::load(const VifState &from) {
     features_ok_ = from.features_ok;
     running_ = from.running;
-    link_up_ = from.link_up;
+    port_up_ = link_up_ = from.link_up;
     driver_features_ = from.driver_features;
     events_ = from.events;
     event_vector_ = from.event_vector;
@@ -560,10 +560,10 @@ void Board::load(std::span<const uint8_t> state) {
     // what that queue sends next, whatever the number of cores on either side.
     std::vector<Core::Moving> shares(cores_.size());
     for (auto &sent : loader.moving.sent)
-        shares[sent.pair % shares.size()].sent.push_back(std::move(sent));
+        shares[sent.vif->pair(sent.pair).core].sent.push_back(std::move(sent));
     // Received ones to the core that a netdev's next frame of the same pair would wait behind.
     for (auto &received : loader.moving.received) {
-        size_t core = received.vif->route(received.frame).pair % shares.size();
+        size_t core = received.vif->pair(received.vif->route(received.frame).pair).core;
         (port_->native() ? shares.back() : shares[core]).received.push_back(std::move(received));
     }
     shares.front().signals = std::move(loader.moving.signals);

@@ -51,6 +51,11 @@ void Core::serve(Vif &vif, unsigned pair) {
     served_.push_back({&vif, pair});
 }
 
+void Core::leave_alone(Vif &vif) {
+    std::erase_if(served_, [&](const Served &s) { return s.vif == &vif; });
+    first_ = 0;
+}
+
 void Core::start() {
     stopping_ = false;
     thread_ = std::thread([this] { run(); });

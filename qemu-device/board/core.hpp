@@ -33,8 +33,9 @@ class Core {
     Core(const Core &) = delete;
     Core &operator=(const Core &) = delete;
 
-    // ---- set up, before start() ----
+    // ---- set up, before start() or paused ----
     void serve(Vif &vif, unsigned pair);
+    void leave_alone(Vif &vif);
     void serve_port() { serves_port_ = true; }
 
     // ---- executors ----

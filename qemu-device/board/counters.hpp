@@ -14,6 +14,10 @@ template <size_t N> class Counters {
   public:
     void add(size_t which, uint64_t n = 1) { value_[which].fetch_add(n, std::memory_order_relaxed); }
     void set(size_t which, uint64_t n) { value_[which].store(n, std::memory_order_relaxed); }
+    void clear() {
+        for (auto &value : value_)
+            value.store(0, std::memory_order_relaxed);
+    }
     uint64_t get(size_t which) const { return value_[which].load(std::memory_order_relaxed); }
 
   private:

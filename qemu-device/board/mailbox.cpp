@@ -34,6 +34,8 @@ bool Vif::run_mailbox() {
 uint16_t Vif::execute(svio_command &command) {
     if (command.slot != SVIO_SLOT_SELF)
         return SVIO_ST_DENIED;
+    if (!present_ && command.opcode != SVIO_OP_NOP)
+        return SVIO_ST_NOT_FOUND;
     switch (command.opcode) {
     case SVIO_OP_NOP:
         return SVIO_ST_OK;
@@ -79,17 +81,20 @@ uint16_t Vif::identify(svio_command &command) {
     svio_vif_info info{};
     if (command.data_len < sizeof(info))
         return SVIO_ST_NO_SPACE;
-    info.id = config_.id;
+    info.id = settings_.id;
     info.slot = config_.slot;
-    info.kind = SVIO_KIND_NET;
+    info.kind = settings_.kind;
     info.features = features;
     std::copy(mac_.begin(), mac_.end(), info.mac);
     info.mtu_max = config_.mtu_max;
-    info.queue_pairs = config_.queue_pairs;
+    info.queue_pairs = pairs();
     info.queue_size_max = config_.queue_size_max;
     info.link_up = link_up();
     info.speed_mbps = host_.speed_mbps();
-    info.weight = 1;
+    info.vlan = settings_.vlan;
+    info.min_mbps = settings_.min_mbps;
+    info.max_mbps = settings_.max_mbps;
+    info.weight = settings_.weight;
     return reply(command, &info, sizeof(info));
 }
 
@@ -149,7 +154,7 @@ uint16_t Vif::stats(svio_command &command) {
     if (pair == SVIO_STATS_VIF) {
         for (size_t i = 0; i < SVIO_STAT_COUNT; i++)
             values.push_back(counters.get(i));
-    } else if (pair < config_.queue_pairs) {
+    } else if (pair < pairs()) {
         for (const QueueCounters *queue : {&pairs_[pair].send.counters, &pairs_[pair].receive.counters}) {
             for (size_t i = 0; i < SVIO_QSTAT_COUNT; i++)
                 values.push_back(queue->get(i));
@@ -165,7 +170,7 @@ uint16_t Vif::stats(svio_command &command) {
 
 uint16_t Vif::set_queue_pairs(const svio_command &command) {
     uint32_t count = command.u.queue_pairs.count;
-    if (count < 1 || count > config_.queue_pairs)
+    if (count < 1 || count > pairs())
         return SVIO_ST_INVALID;
     {
         Pause pause(host_);

@@ -2,12 +2,13 @@
 #include "vif.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace svio {
 
-Vif::Vif(const VifConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host)
-    : config_(config), memory_(memory), signals_(signals), clock_(clock), host_(host), mac_(config.mac) {
+Vif::Vif(const FunctionConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host)
+    : config_(config), memory_(memory), signals_(signals), clock_(clock), host_(host) {
     for (uint32_t n = 0; n < pairs_.size(); n++)
         pairs_[n].send.index = pairs_[n].receive.index = n;
 }
@@ -22,6 +23,11 @@ uint32_t Vif::status() const {
 void Vif::reset() {
     stop_queues();
     counters.add(SVIO_STAT_RESETS);
+    if (pairs_in_force_ != settings_.queue_pairs && present_) {
+        Pause pause(host_);
+        pairs_in_force_ = settings_.queue_pairs;
+        host_.settings_changed(*this);
+    }
     features_ok_ = false;
     driver_features_ = 0;
     events_ = 0;
@@ -37,7 +43,7 @@ void Vif::stop_queues() {
     Pause pause(host_);
     report_errors(); // of a queue that failed in the round that we interrupted
     running_ = false;
-    mac_ = config_.mac;
+    mac_ = settings_.mac;
     rx_mode_ = 0;
     group_count_ = 0;
     rss_.reset();
@@ -60,7 +66,7 @@ void Vif::control(uint32_t value) {
     if ((value & SVIO_CONTROL_FEATURES_OK) && !features_ok_)
         accept_features();
     bool run = value & SVIO_CONTROL_RUN;
-    if (run && !features_ok_) {
+    if (run && (!features_ok_ || !present_)) {
         bad_access();
         return;
     }
@@ -71,8 +77,8 @@ void Vif::control(uint32_t value) {
         }
         host_.receive_ready(*this);
     }
-    for (unsigned n = 0; n < config_.queue_pairs; n++)
-        host_.wake(n);
+    for (unsigned n = 0; n < pairs(); n++)
+        host_.wake(*this, n);
 }
 
 void Vif::accept_features() {
@@ -85,9 +91,95 @@ void Vif::accept_features() {
 }
 
 void Vif::set_link(bool up) {
+    port_up_ = up;
+    update_link();
+}
+
+void Vif::update_link() {
+    bool up = present_ && (settings_.link == SVIO_LINK_AUTO ? port_up_ : settings_.link == SVIO_LINK_UP);
     if (link_up_.exchange(up) != up)
         post_event(SVIO_EVENT_LINK);
 }
+
+// ---- the VIF comes, changes and goes ----
+
+// Within what the function can do.
+VifSettings Vif::fitted(VifSettings settings) const {
+    settings.queue_pairs = std::clamp<uint32_t>(settings.queue_pairs, 1, config_.queue_pairs);
+    if (!std::has_single_bit(settings.queue_size) || settings.queue_size < SVIO_QUEUE_MIN ||
+        settings.queue_size > config_.queue_size_max)
+        settings.queue_size = config_.queue_size_hint;
+    settings.weight = std::max<uint32_t>(settings.weight, 1);
+    return settings;
+}
+
+void Vif::create(const VifSettings &settings) {
+    if (present_)
+        destroy();
+    {
+        Pause pause(host_);
+        settings_ = fitted(settings);
+        present_ = true;
+        pairs_in_force_ = settings_.queue_pairs;
+        mac_ = settings_.mac;
+        link_up_ = settings_.link == SVIO_LINK_AUTO ? port_up_ : settings_.link == SVIO_LINK_UP;
+        clear_counters();
+        host_.settings_changed(*this);
+    }
+    post_event(SVIO_EVENT_CONFIG);
+}
+
+void Vif::destroy() {
+    if (!present_)
+        return;
+    // Who drives the function now learns that its VIF has gone, by the vector that it gave for events.
+    uint32_t vector = event_vector_;
+    reset();
+    {
+        Pause pause(host_);
+        present_ = false;
+        settings_ = VifSettings{};
+        pairs_in_force_ = 0;
+        mac_ = Mac{};
+        groups_.fill(Mac{});
+        link_up_ = false;
+        clear_counters();
+        host_.settings_changed(*this);
+    }
+    event_vector_ = vector;
+    post_event(SVIO_EVENT_CONFIG);
+}
+
+void Vif::apply(const VifSettings &settings) {
+    if (!present_)
+        return;
+    VifSettings before = settings_;
+    {
+        Pause pause(host_);
+        settings_ = fitted(settings);
+        settings_.id = before.id;
+        settings_.kind = before.kind;
+        if (settings_.mac != before.mac)
+            mac_ = settings_.mac;
+        host_.settings_changed(*this);
+    }
+    update_link();
+    if (settings_.mac != before.mac || settings_.vlan != before.vlan ||
+        settings_.queue_pairs != before.queue_pairs || settings_.queue_size != before.queue_size ||
+        settings_.min_mbps != before.min_mbps || settings_.max_mbps != before.max_mbps ||
+        settings_.weight != before.weight)
+        post_event(SVIO_EVENT_CONFIG);
+}
+
+void Vif::clear_counters() {
+    counters.clear();
+    for (Pair &pair : pairs_) {
+        pair.send.counters.clear();
+        pair.receive.counters.clear();
+    }
+}
+
+// ---- events ----
 
 void Vif::post_event(uint32_t bits) {
     events_ |= bits;
@@ -96,7 +188,7 @@ void Vif::post_event(uint32_t bits) {
 }
 
 bool Vif::has_error_news() const {
-    for (unsigned n = 0; n < config_.queue_pairs; n++) {
+    for (unsigned n = 0; n < pairs(); n++) {
         if (pairs_[n].send.has_error_news() || pairs_[n].receive.has_error_news())
             return true;
     }
@@ -105,7 +197,7 @@ bool Vif::has_error_news() const {
 
 void Vif::report_errors() {
     uint64_t news = 0;
-    for (unsigned n = 0; n < config_.queue_pairs; n++)
+    for (unsigned n = 0; n < pairs(); n++)
         news += uint64_t{pairs_[n].send.take_error()} + uint64_t{pairs_[n].receive.take_error()};
     if (news == 0)
         return;
@@ -150,7 +242,7 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
         value = mailbox_[(offset - SVIO_REG_MAILBOX) / 4];
         return true;
     }
-    const Mac &mac = config_.mac;
+    const Mac &mac = settings_.mac;
     switch (offset) {
     case SVIO_REG_MAGIC:
         value = SVIO_MAGIC;
@@ -186,25 +278,25 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
         value = static_cast<uint32_t>(driver_features_ >> 32);
         break;
     case SVIO_REG_QUEUE_PAIRS:
-        value = config_.queue_pairs;
+        value = pairs();
         break;
     case SVIO_REG_QUEUE_SIZE_MAX:
         value = config_.queue_size_max;
         break;
     case SVIO_REG_QUEUE_SIZE_HINT:
-        value = config_.queue_size_hint;
+        value = present_ ? settings_.queue_size : config_.queue_size_hint;
         break;
     case SVIO_REG_MTU_MAX:
         value = config_.mtu_max;
         break;
     case SVIO_REG_VIF_ID_LO:
-        value = static_cast<uint32_t>(config_.id);
+        value = static_cast<uint32_t>(settings_.id);
         break;
     case SVIO_REG_VIF_ID_HI:
-        value = static_cast<uint32_t>(config_.id >> 32);
+        value = static_cast<uint32_t>(settings_.id >> 32);
         break;
     case SVIO_REG_VIF_KIND:
-        value = SVIO_KIND_NET;
+        value = present_ ? settings_.kind : uint32_t{SVIO_KIND_NONE};
         break;
     case SVIO_REG_MAC_LO:
         value = uint32_t{mac[0]} | uint32_t{mac[1]} << 8 | uint32_t{mac[2]} << 16 | uint32_t{mac[3]} << 24;
@@ -265,7 +357,7 @@ bool Vif::write_function(uint32_t offset, uint32_t value) {
 
 bool Vif::read_queue(uint32_t offset, uint32_t &value) {
     unsigned pair = (offset - SVIO_REG_QUEUES) / SVIO_QUEUE_PAIR_STRIDE;
-    if (pair >= config_.queue_pairs)
+    if (pair >= pairs())
         return false;
     bool is_receive = offset & SVIO_QUEUE_DIR_STRIDE;
     Pair &p = pairs_[pair];
@@ -309,7 +401,7 @@ bool Vif::read_queue(uint32_t offset, uint32_t &value) {
 
 bool Vif::write_queue(uint32_t offset, uint32_t value) {
     unsigned pair = (offset - SVIO_REG_QUEUES) / SVIO_QUEUE_PAIR_STRIDE;
-    if (pair >= config_.queue_pairs)
+    if (pair >= pairs())
         return false;
     bool is_receive = offset & SVIO_QUEUE_DIR_STRIDE;
     Pair &p = pairs_[pair];
@@ -375,22 +467,22 @@ void Vif::write_queue_control(Queue &queue, bool is_receive, unsigned pair, bool
     report_errors();
     if (is_receive)
         host_.receive_ready(*this);
-    host_.wake(pair);
+    host_.wake(*this, pair);
 }
 
 bool Vif::bell(uint32_t offset) {
     uint32_t within = offset - SVIO_REG_BELLS;
     unsigned pair = within / SVIO_BELL_PAIR_STRIDE;
     within %= SVIO_BELL_PAIR_STRIDE;
-    if (pair >= config_.queue_pairs || within % SVIO_BELL_DIR_STRIDE)
+    if (pair >= pairs() || within % SVIO_BELL_DIR_STRIDE)
         return false;
     if (within == 0) {
         pairs_[pair].send.counters.add(SVIO_QSTAT_BELLS);
-        host_.wake(pair);
+        host_.wake(*this, pair);
     } else {
         pairs_[pair].receive.counters.add(SVIO_QSTAT_BELLS);
         host_.receive_ready(*this);
-        host_.wake(pair);
+        host_.wake(*this, pair);
     }
     return true;
 }

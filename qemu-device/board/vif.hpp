@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/// A virtual interface: its registers (SPEC.md chapter 4), life (3), mailbox (7), filters and queue pairs.
+/// A function (PF or VF) and the virtual interface in its slot, if there is one: registers (SPEC.md chapter
+/// 4), life (3), mailbox (7), filters and queue pairs.
 ///
-/// Threads: read_register(), write_register(), reset() and the set_*() functions run with the guest lock
-/// held, one at a time; they pause the board while they change what cores look at. receive() and the queues
-/// belong to cores and to holders of the guest lock, see queue.hpp.
+/// Threads: read_register(), write_register(), reset(), create(), apply(), destroy() and the set_*()
+/// functions run with the guest lock held, one at a time; they pause the board while they change what cores
+/// look at. receive() and the queues belong to cores and to holders of the guest lock, see queue.hpp.
 #pragma once
 
 #include "counters.hpp"
@@ -15,21 +16,53 @@
 #include <atomic>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace svio {
 
 using Mac = std::array<uint8_t, 6>;
 
-struct VifConfig {
-    Mac mac{};
-    uint64_t id = 1;
+/// A slot: what is there whether it holds a VIF or not.
+struct FunctionConfig {
+    Mac mac{};       ///< of the VIF that Board::add_vif() puts there
+    uint64_t id = 1; ///< the same
     uint32_t slot = 0;
     bool physical = true;
-    uint32_t queue_pairs = 1;
+    uint32_t queue_pairs = 1; ///< at most
     uint32_t queue_size_max = 1024;
     uint32_t queue_size_hint = 256;
     uint32_t mtu_max = SVIO_MTU_MAX;
+};
+
+/// What management decides about a VIF: see struct svio_vif_config.
+struct VifSettings {
+    uint64_t id = 0;
+    uint32_t kind = SVIO_KIND_NET;
+    Mac mac{};         ///< the permanent one; a guest's own choice goes by until the next reset
+    uint16_t vlan = 0; ///< VID | priority << 13: the VIF is in this VLAN and does not see it; 0: none
+    bool trust = false;
+    bool spoof_check = true;
+    bool allow_promisc = true; ///< and trust
+    bool allow_multicast = true;
+    bool guest_tagging = true; ///< without a VLAN of management: its own tags pass
+    uint8_t link = SVIO_LINK_AUTO;
+    uint32_t queue_pairs = 1;
+    uint32_t queue_size = 0; ///< what the function suggests to its driver, 0: the device's own hint
+    uint32_t min_mbps = 0;
+    uint32_t max_mbps = 0; ///< 0: no limit
+    uint32_t weight = 1;
+    uint32_t core = SVIO_CORE_AUTO;
+    std::string name;
+
+    bool operator==(const VifSettings &) const = default;
+    /// The defaults of the PF's own VIF: it may do what an administrator may.
+    static VifSettings of_physical() {
+        VifSettings settings;
+        settings.trust = true;
+        settings.spoof_check = false;
+        return settings;
+    }
 };
 
 /// What a state holds of a VIF, but for its queues and counters.
@@ -89,12 +122,14 @@ class VifHost {
     virtual void pause() = 0;
     virtual void resume() = 0;
     /// A send queue has something, or something was configured: have a look.
-    virtual void wake(unsigned pair) = 0;
+    virtual void wake(class Vif &vif, unsigned pair) = 0;
     /// The receive queues may take frames again.
     virtual void receive_ready(class Vif &vif) = 0;
     /// Forget what is on its way from or to this VIF. Returns frames of its send queues that were dropped.
     /// Paused.
     virtual size_t purge(class Vif &vif) = 0;
+    /// A VIF came, went, or has other settings: who serves it may be another. Paused.
+    virtual void settings_changed(class Vif &vif) = 0;
     virtual uint32_t speed_mbps() const = 0;
 };
 
@@ -122,6 +157,7 @@ class Vif {
     struct Pair {
         SendQueue send;
         ReceiveQueue receive;
+        unsigned core = 0;       ///< that serves it; changed while the board is paused
         uint64_t full_since = 0; ///< when a frame first found no buffer, 0: the last one did; receive.mutex
     };
     /// Where a received frame goes.
@@ -136,7 +172,7 @@ class Vif {
         uint64_t until = 0;   ///< Full: offered again at this time it is dropped, 0: never
     };
 
-    Vif(const VifConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host);
+    Vif(const FunctionConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host);
 
     // ---- control, with the guest lock ----
     uint32_t read_register(uint32_t offset);
@@ -144,7 +180,17 @@ class Vif {
     /// An access that no register allows: counted, nothing else.
     void bad_access() { counters.add(SVIO_STAT_BAD_REGISTER); }
     void reset();
+    /// Of the port. What the VIF's link is depends on its settings as well.
     void set_link(bool up);
+    /// Puts a VIF into an empty slot. Its driver, if there is one, gets SVIO_EVENT_CONFIG.
+    void create(const VifSettings &settings);
+    /// Takes it out again. On return no access to its memory happens any more, and nothing of it can be seen.
+    void destroy();
+    /// Changes it, while it works: nothing is lost or reordered. `id` and `kind` stay. Another number of
+    /// queue pairs holds from its next reset on.
+    void apply(const VifSettings &settings);
+    bool present() const { return present_; }
+    const VifSettings &settings() const { return settings_; }
     /// Bus master. The caller has paused the board.
     void set_dma(bool enabled) { dma_ = enabled; }
     /// For migration, while the board is paused. load() believes what check() has let through.
@@ -179,12 +225,13 @@ class Vif {
     const Rss &rss() const { return rss_; }
     void load_rss(const RssState &state) { rss_.load(state); }
     Pair &pair(unsigned n) { return pairs_[n]; }
-    unsigned pairs() const { return config_.queue_pairs; }
+    /// In an empty slot none.
+    unsigned pairs() const { return pairs_in_force_; }
     bool has_error_news() const;
 
     GuestMemory &memory() { return memory_; }
     Signals &signals() { return signals_; }
-    const VifConfig &config() const { return config_; }
+    const FunctionConfig &config() const { return config_; }
     const Mac &mac() const { return mac_; }
 
     VifCounters counters;
@@ -202,6 +249,9 @@ class Vif {
     bool bell(uint32_t offset);
     void control(uint32_t value);
     void accept_features();
+    VifSettings fitted(VifSettings settings) const;
+    void update_link();
+    void clear_counters();
     void stop_queues();
     void post_event(uint32_t bits);
 
@@ -224,17 +274,21 @@ class Vif {
     bool hashes() const { return pairs_[0].receive.features & SVIO_F_RX_HASH; }
     bool chains() const { return driver_features_ & SVIO_F_RX_CHAIN; }
 
-    const VifConfig config_;
+    const FunctionConfig config_;
     GuestMemory &memory_;
     Signals &signals_;
     Clock &clock_;
     VifHost &host_;
 
     std::array<Pair, SVIO_MAX_QUEUE_PAIRS> pairs_;
+    bool present_ = false;
+    VifSettings settings_;
+    unsigned pairs_in_force_ = 0;
     bool features_ok_ = false;
     bool running_ = false;
     bool dma_ = false;
-    std::atomic<bool> link_up_{true};
+    bool port_up_ = true;
+    std::atomic<bool> link_up_{false};
     uint64_t driver_features_ = 0;
     uint32_t events_ = 0;
     uint32_t event_vector_ = SVIO_NO_VECTOR;

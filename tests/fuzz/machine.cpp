@@ -58,7 +58,7 @@ Machine::Machine(bool direct, bool native) : guarded_(direct) {
                                      hooks, std::move(port));
     if (push_)
         push_->board = board_.get();
-    VifConfig config;
+    FunctionConfig config;
     config.mac = vif_mac;
     config.queue_size_max = SVIO_QUEUE_MAX;
     vif_ = &board_->add_vif(config, guarded_, signals);

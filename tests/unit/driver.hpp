@@ -166,7 +166,7 @@ struct RigOptions {
     bool manual_clock = true;
     Mac mac = vif_mac;
     size_t ram = size_t{4} << 20;
-    VifConfig vif{};
+    FunctionConfig vif{};
 };
 
 /// Guest, board and port.
@@ -190,7 +190,7 @@ class Rig {
             source, hooks, std::move(port));
         if (push)
             push->board = board.get();
-        VifConfig config = options.vif;
+        FunctionConfig config = options.vif;
         config.mac = options.mac;
         config.queue_size_max = std::max<uint32_t>(config.queue_size_max, SVIO_QUEUE_MAX);
         vif = &board->add_vif(config, ram, signals);

@@ -140,7 +140,7 @@ class Reflector final : public Signals {
 TEST(TestSignal, ASignalIntoTheMailboxItselfIsABadAccess) {
     Rig rig;
     Reflector reflector;
-    VifConfig config;
+    FunctionConfig config;
     config.mac = vif_mac;
     std::lock_guard guard(rig.lock);
     Vif vif(config, rig.ram, reflector, rig.clock, *rig.board);

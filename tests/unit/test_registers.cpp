@@ -146,7 +146,7 @@ TEST_F(Registers, QueuesBeyondQueuePairsAreHoles) {
 }
 
 TEST_F(Registers, AVirtualFunctionHasNoAdminRegisters) {
-    VifConfig config;
+    FunctionConfig config;
     config.physical = false;
     config.slot = 5;
     config.id = 0x1122334455667788;
