@@ -198,6 +198,12 @@ bool answer_udp(Bytes ip, Bytes room, std::uint64_t now_ns, Counters &counters) 
 
 } // namespace
 
+bool Ipv4Range::holds(std::span<const std::uint8_t> ip) const noexcept {
+    const auto differ = [&](std::size_t i) { return static_cast<unsigned>(ip[i] ^ address[i]); };
+    const auto bytes = differ(0) << 24 | differ(1) << 16 | differ(2) << 8 | differ(3);
+    return bits == 0 || bytes >> (32 - bits) == 0;
+}
+
 bool Responder::answer(std::span<std::uint8_t> frame, std::uint64_t now_ns,
                        Counters &counters) const noexcept {
     ++counters.received;
@@ -236,7 +242,7 @@ bool Responder::answer_arp(std::span<std::uint8_t> frame, Counters &counters) co
         ++counters.malformed;
         return false;
     }
-    if (load16(arp, 6) != 1 || !std::ranges::equal(arp.subspan(24, 4), ip_)) {
+    if (load16(arp, 6) != 1 || !ip_.holds(arp.subspan(24, 4))) {
         ++counters.ignored;
         return false;
     }
@@ -267,7 +273,7 @@ bool Responder::answer_ipv4(std::span<std::uint8_t> frame, std::uint64_t now_ns,
         return false;
     }
     const bool fragment = (load16(ip, 6) & 0x3fff) != 0;
-    if (fragment || !std::ranges::equal(ip.subspan(16, 4), ip_)) {
+    if (fragment || !ip_.holds(ip.subspan(16, 4))) {
         ++counters.ignored;
         return false;
     }

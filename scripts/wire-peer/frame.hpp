@@ -43,13 +43,24 @@ struct Counters {
     std::uint64_t icmp_echo = 0;
     std::uint64_t udp_echo = 0;
     std::uint64_t udp_warmup = 0;
+    std::uint64_t flood_sent = 0;
+    std::uint64_t flood_missed = 0; // of a flood with a rate: the wire was full, or this program late
     Sink sink;
 };
 
-// A host with one MAC and one IPv4 address.
+// An IPv4 address, or all addresses that begin with the same bits.
+struct Ipv4Range {
+    Ipv4 address{};
+    unsigned bits = 32;
+
+    bool holds(std::span<const std::uint8_t> ip) const noexcept;
+};
+
+// A host with one MAC and one IPv4 address, or a range of them: its sink then tells many flows of a guest
+// apart for the guest's routing.
 class Responder {
   public:
-    Responder(const Mac &mac, const Ipv4 &ip) noexcept : mac_(mac), ip_(ip) {}
+    Responder(const Mac &mac, const Ipv4Range &ip) noexcept : mac_(mac), ip_(ip) {}
 
     // Turns the frame into its own answer where there is one: true means "send it back".
     bool answer(std::span<std::uint8_t> frame, std::uint64_t now_ns, Counters &counters) const noexcept;
@@ -60,7 +71,7 @@ class Responder {
     void turn_around(std::span<std::uint8_t> frame) const noexcept;
 
     Mac mac_;
-    Ipv4 ip_;
+    Ipv4Range ip_;
 };
 
 } // namespace svio::wire_peer

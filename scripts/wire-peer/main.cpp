@@ -5,22 +5,27 @@
 // wires are served by one thread, so that NICs which are compared meet the very same peer.
 #include "wire.hpp"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <getopt.h>
 #include <iostream>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 #include <vector>
 
@@ -30,9 +35,10 @@ namespace {
 
 constexpr std::size_t kWiresMax = 64;
 constexpr std::size_t kLineMax = 4096;
+constexpr std::size_t kWritable = 1u << 31; // of epoll's words: the wire's other descriptor
 
 const char kHelp[] =
-    R"(Usage: svio-wire-peer --wire NAME,LOCAL,REMOTE,IP [--wire ...] [--no-control]
+    R"(Usage: svio-wire-peer --wire NAME,LOCAL,REMOTE,IP[/BITS] [--wire ...] [--no-control]
 
 The host at the other end of a wire. A wire is a pair of unix datagram sockets on which each datagram is one
 Ethernet frame: this program binds LOCAL and sends to REMOTE, the NIC does the reverse:
@@ -44,13 +50,18 @@ On each wire it is the host IP and answers ARP, ICMP echo and UDP:
     port 11111  what sockperf's server answers (ping-pong; one-way messages are counted like port 9)
 Malformed frames are counted and otherwise ignored.
 
-  --wire NAME,LOCAL,REMOTE,IP   a wire; NAME is for the counters; may be given up to 64 times
+  --wire NAME,LOCAL,REMOTE,IP   a wire; NAME is for the counters; may be given up to 64 times. With IP/BITS
+                                the host has all addresses that begin with the same BITS bits
   --no-control                  do not read commands from standard input; run until SIGTERM or SIGINT
   --help                        this text
 
 Commands come on standard input, one in a line; each is answered with one line of JSON. Its end ends the program.
     counters    counters of each wire and the CPU time of this process
     reset       set the counters to zero
+    flood NAME MAC IP BYTES [RATE]
+                send datagrams of BYTES bytes to port 9 of this host on the wire NAME, RATE in a second
+                or as many as the wire takes
+    flood NAME off
     quit        end
 )";
 
@@ -65,6 +76,24 @@ bool good_name(const std::string &name) {
                std::string::npos;
 }
 
+bool parse_ip(const std::string &text, Ipv4 &ip) {
+    return inet_pton(AF_INET, text.c_str(), ip.data()) == 1;
+}
+
+std::optional<std::uint64_t> parse_number(const std::string &text) {
+    std::uint64_t value = 0;
+    const auto end = text.data() + text.size();
+    const auto found = std::from_chars(text.data(), end, value);
+    return found.ec == std::errc{} && found.ptr == end ? std::optional(value) : std::nullopt;
+}
+
+bool parse_mac(const std::string &text, Mac &mac) {
+    int used = -1;
+    std::sscanf(text.c_str(), "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3],
+                &mac[4], &mac[5], &used);
+    return used == static_cast<int>(text.size());
+}
+
 WireOptions parse_wire(const std::string &text, std::size_t index) {
     std::vector<std::string> parts;
     std::istringstream stream(text);
@@ -75,9 +104,12 @@ WireOptions parse_wire(const std::string &text, std::size_t index) {
         throw std::runtime_error("--wire wants NAME,LOCAL,REMOTE,IP, not \"" + text + "\"");
     }
     WireOptions wire{.name = parts[0], .local = parts[1], .remote = parts[2]};
-    if (inet_pton(AF_INET, parts[3].c_str(), wire.ip.data()) != 1) {
+    const auto slash = parts[3].find('/');
+    const auto bits = slash == std::string::npos ? 32 : parse_number(parts[3].substr(slash + 1));
+    if (!parse_ip(parts[3].substr(0, slash), wire.ip.address) || !bits || *bits > 32) {
         throw std::runtime_error("\"" + parts[3] + "\" is not an IPv4 address");
     }
+    wire.ip.bits = static_cast<unsigned>(*bits);
     if (wire.local == wire.remote) {
         throw std::runtime_error("the two ends of wire " + wire.name + " are the same socket");
     }
@@ -137,6 +169,7 @@ void print(std::ostream &out, const Counters &counters) {
         << ", \"bad_checksum\": " << counters.bad_checksum << ", \"ignored\": " << counters.ignored
         << ", \"arp\": " << counters.arp << ", \"icmp_echo\": " << counters.icmp_echo
         << ", \"udp_echo\": " << counters.udp_echo << ", \"udp_warmup\": " << counters.udp_warmup
+        << ", \"flood_sent\": " << counters.flood_sent << ", \"flood_missed\": " << counters.flood_missed
         << ", \"sink\": {\"datagrams\": " << sink.datagrams << ", \"bytes\": " << sink.bytes
         << ", \"first_ns\": " << sink.first_ns << ", \"last_ns\": " << sink.last_ns
         << ", \"longest_gap_ns\": " << sink.longest_gap_ns << ", \"warmup\": " << sink.warmup << "}}";
@@ -154,6 +187,7 @@ class Program {
     explicit Program(const Options &options);
     ~Program() {
         close(signals_);
+        close(timer_);
         close(epoll_);
     }
     Program(const Program &) = delete;
@@ -163,19 +197,28 @@ class Program {
 
   private:
     // False: not a descriptor to wait for, but a file.
-    bool watch(int fd, std::size_t what);
+    bool watch(int fd, std::size_t what, std::uint32_t events = EPOLLIN);
+    // What is ready; false ends the program.
+    bool handle(std::size_t what);
+    void watch_room(std::size_t index);
+    void set_timer();
+    void tick();
     // False ends the program.
     bool read_commands();
     bool obey(const std::string &command);
+    void counters() const;
+    std::string flood(const std::string &command);
 
     std::vector<std::unique_ptr<Wire>> wires_;
+    std::vector<bool> room_watched_;
     std::string pending_;
     bool control_;
     int signals_ = -1;
+    int timer_ = -1;
     int epoll_ = -1;
 };
 
-Program::Program(const Options &options) : control_(options.control) {
+Program::Program(const Options &options) : room_watched_(options.wires.size()), control_(options.control) {
     sigset_t ends;
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
@@ -184,18 +227,19 @@ Program::Program(const Options &options) : control_(options.control) {
     sigprocmask(SIG_BLOCK, &ends, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
     signals_ = signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK);
+    timer_ = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     epoll_ = epoll_create1(EPOLL_CLOEXEC);
-    if (signals_ < 0 || epoll_ < 0) {
-        throw std::runtime_error("no signalfd or no epoll descriptor");
+    if (signals_ < 0 || timer_ < 0 || epoll_ < 0) {
+        throw std::runtime_error("no signalfd, timerfd or epoll descriptor");
     }
     for (const auto &wire : options.wires) {
         wires_.push_back(std::make_unique<Wire>(wire));
     }
 }
 
-bool Program::watch(int fd, std::size_t what) {
+bool Program::watch(int fd, std::size_t what, std::uint32_t events) {
     epoll_event event{};
-    event.events = EPOLLIN;
+    event.events = events;
     event.data.u64 = what;
     if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) == 0) {
         return true;
@@ -208,13 +252,14 @@ bool Program::watch(int fd, std::size_t what) {
 
 void Program::run() {
     // Not poll(): it would look at every wire for each message.
-    const std::size_t end = wires_.size(), command = end + 1;
+    const std::size_t end = wires_.size();
     for (std::size_t i = 0; i < wires_.size(); ++i) {
         watch(wires_[i]->fd(), i);
     }
     watch(signals_, end);
+    watch(timer_, end + 1);
     std::cout << "{\"ready\": true, \"wires\": " << wires_.size() << "}" << std::endl;
-    if (control_ && !watch(STDIN_FILENO, command)) {
+    if (control_ && !watch(STDIN_FILENO, end + 2)) {
         while (read_commands()) {
         }
         return;
@@ -226,13 +271,67 @@ void Program::run() {
             throw std::runtime_error("epoll_wait failed");
         }
         for (int i = 0; i < count; ++i) {
-            const auto what = ready[static_cast<std::size_t>(i)].data.u64;
-            if (what < end) {
-                wires_[what]->serve();
-            } else if (what == end || !read_commands()) {
+            if (!handle(ready[static_cast<std::size_t>(i)].data.u64)) {
                 return;
             }
         }
+    }
+}
+
+bool Program::handle(std::size_t what) {
+    const auto end = wires_.size(), index = what & ~kWritable;
+    if (index < end) {
+        what &kWritable ? wires_[index]->writable() : wires_[index]->serve();
+        watch_room(index);
+        return true;
+    }
+    if (what == end + 1) {
+        tick();
+        return true;
+    }
+    return what != end && read_commands();
+}
+
+// The descriptor of a wire that waits for nothing is writable all the time.
+void Program::watch_room(std::size_t index) {
+    const auto &wire = *wires_[index];
+    if (wire.waits() == room_watched_[index]) {
+        return;
+    }
+    if (wire.waits()) {
+        watch(wire.send_fd(), index | kWritable, EPOLLOUT);
+    } else {
+        epoll_ctl(epoll_, EPOLL_CTL_DEL, wire.send_fd(), nullptr);
+    }
+    room_watched_[index] = wire.waits();
+}
+
+void Program::set_timer() {
+    std::uint64_t shortest = 0;
+    for (const auto &wire : wires_) {
+        if (const auto ns = wire->tick_ns(); ns && (!shortest || ns < shortest)) {
+            shortest = ns;
+        }
+    }
+    itimerspec when{};
+    when.it_interval.tv_nsec = static_cast<long>(shortest); // below a second
+    when.it_value = when.it_interval;
+    timerfd_settime(timer_, 0, &when, nullptr);
+}
+
+void Program::tick() {
+    std::uint64_t times;
+    if (read(timer_, &times, sizeof times) != sizeof times) {
+        return;
+    }
+    bool ended = false;
+    for (const auto &wire : wires_) {
+        const auto before = wire->tick_ns();
+        wire->tick();
+        ended |= wire->tick_ns() != before;
+    }
+    if (ended) {
+        set_timer();
     }
 }
 
@@ -257,28 +356,63 @@ bool Program::read_commands() {
 }
 
 bool Program::obey(const std::string &command) {
-    if (command == "quit") {
-        std::cout << "{\"ok\": true}" << std::endl;
-        return false;
+    if (command == "counters") {
+        counters();
+        return static_cast<bool>(std::cout);
     }
+    std::string error;
     if (command == "reset") {
         for (const auto &wire : wires_) {
             wire->reset_counters();
         }
-        std::cout << "{\"ok\": true}" << std::endl;
-    } else if (command == "counters") {
-        std::cout << "{\"wires\": {";
-        const char *separator = "";
-        for (const auto &wire : wires_) {
-            std::cout << separator << "\"" << wire->name() << "\": ";
-            print(std::cout, wire->counters());
-            separator = ", ";
-        }
-        std::cout << "}, \"cpu_s\": " << std::fixed << cpu_seconds() << "}" << std::endl;
-    } else {
-        std::cout << "{\"error\": \"unknown command: use counters, reset or quit\"}" << std::endl;
+    } else if (command.starts_with("flood ")) {
+        error = flood(command);
+    } else if (command != "quit") {
+        error = "unknown command: use counters, reset, flood or quit";
     }
-    return static_cast<bool>(std::cout);
+    std::cout << (error.empty() ? "{\"ok\": true}" : "{\"error\": \"" + error + "\"}") << std::endl;
+    return command != "quit" && std::cout;
+}
+
+void Program::counters() const {
+    std::cout << "{\"wires\": {";
+    const char *separator = "";
+    for (const auto &wire : wires_) {
+        std::cout << separator << "\"" << wire->name() << "\": ";
+        print(std::cout, wire->counters());
+        separator = ", ";
+    }
+    std::cout << "}, \"now_ns\": " << monotonic_ns() << ", \"cpu_s\": " << std::fixed << cpu_seconds() << "}"
+              << std::endl;
+}
+
+// An error, or nothing when it was done.
+std::string Program::flood(const std::string &command) {
+    std::istringstream stream(command);
+    std::vector<std::string> words{std::istream_iterator<std::string>(stream), {}};
+    words.resize(std::max<std::size_t>(words.size(), 3));
+    const auto named = [&](const auto &wire) { return wire->name() == words[1]; };
+    const auto found = std::find_if(wires_.begin(), wires_.end(), named);
+    if (words.size() > 6 || found == wires_.end()) {
+        return "flood wants NAME MAC IP BYTES [RATE], or NAME off, and the name of a wire";
+    }
+    if (words.size() == 3 && words[2] == "off") {
+        (*found)->stop_flood();
+    } else {
+        FloodOptions options;
+        const auto payload = words.size() > 4 ? parse_number(words[4]) : std::nullopt;
+        const auto rate = words.size() > 5 ? parse_number(words[5]) : std::optional<std::uint64_t>(0);
+        if (!payload || *payload < kFloodPayloadMin || *payload > kFloodPayloadMax || !rate ||
+            *rate > kFloodRateMax || !parse_mac(words[2], options.mac) || !parse_ip(words[3], options.ip)) {
+            return "flood: a MAC, an IPv4 address, 8 to 8972 bytes, at most 10000000 in a second";
+        }
+        options.payload = *payload;
+        options.rate = *rate;
+        (*found)->start_flood(options);
+    }
+    set_timer();
+    watch_room(static_cast<std::size_t>(found - wires_.begin()));
+    return {};
 }
 
 } // namespace

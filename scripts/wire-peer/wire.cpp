@@ -18,6 +18,9 @@ namespace {
 constexpr unsigned kBatch = 64;
 constexpr std::size_t kFrameMax = 65536 + 18;
 constexpr int kSocketBuffer = 8 << 20;
+constexpr std::size_t kWaitingMax = 64;
+// Between two looks at what arrived: few, so that a flood does not delay answers.
+constexpr unsigned kFloodBatch = 8;
 
 [[noreturn]] void fail(const std::string &what, int error) {
     throw std::runtime_error(what + ": " + std::strerror(error));
@@ -58,13 +61,13 @@ void enlarge(int fd, int forced, int plain) noexcept {
     }
 }
 
+} // namespace
+
 std::uint64_t monotonic_ns() noexcept {
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
     return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
 }
-
-} // namespace
 
 struct Wire::Batch {
     Batch() : bytes(kBatch * kFrameMax) {
@@ -105,7 +108,7 @@ Wire::~Wire() {
     unlink(options_.local.c_str());
 }
 
-void Wire::serve() noexcept {
+void Wire::serve() {
     auto &messages = batch_->messages;
     const int count = recvmmsg(fd_, messages.data(), kBatch, MSG_DONTWAIT, nullptr);
     if (count < 0) {
@@ -133,7 +136,7 @@ bool Wire::connect_remote() noexcept {
     return connected_;
 }
 
-void Wire::send(std::span<const std::uint8_t> frame) noexcept {
+Wire::Put Wire::put(std::span<const std::uint8_t> frame) noexcept {
     ssize_t length = -1;
     for (bool fresh = false; !fresh && length < 0;) {
         fresh = !connected_;
@@ -142,18 +145,73 @@ void Wire::send(std::span<const std::uint8_t> frame) noexcept {
         }
         length = ::send(send_fd_, frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
         if (length < 0 && (errno == EAGAIN || errno == ENOBUFS)) {
-            break;
+            return Put::Full;
         }
         connected_ = length >= 0;
     }
     if (length >= 0) {
         ++counters_.sent;
-    } else if (errno == EAGAIN || errno == ENOBUFS) {
-        ++counters_.send_full;
-    } else if (errno == ECONNREFUSED || errno == ENOENT) {
+        return Put::Sent;
+    }
+    if (errno == ECONNREFUSED || errno == ENOENT) {
         ++counters_.send_no_peer;
     } else {
         ++counters_.send_errors;
+    }
+    return Put::Failed;
+}
+
+void Wire::send(std::span<const std::uint8_t> frame) {
+    if (waiting_.empty() && put(frame) != Put::Full) {
+        return;
+    }
+    if (waiting_.size() < kWaitingMax) {
+        waiting_.emplace_back(frame.begin(), frame.end());
+    } else {
+        ++counters_.send_full;
+    }
+}
+
+void Wire::start_flood(const FloodOptions &options) {
+    flood_.emplace(options, options_.mac, options_.ip.address, monotonic_ns());
+}
+
+void Wire::tick() noexcept {
+    if (!flood_) {
+        return;
+    }
+    const auto due = flood_->due(monotonic_ns());
+    counters_.flood_missed += due.late;
+    for (std::uint64_t left = due.frames; left; --left) {
+        const auto done = waiting_.empty() ? put(flood_->frame()) : Put::Full;
+        if (done == Put::Failed) {
+            return stop_flood();
+        }
+        if (done == Put::Full) {
+            counters_.flood_missed += left;
+            return;
+        }
+        ++counters_.flood_sent;
+        flood_->next();
+    }
+}
+
+void Wire::writable() noexcept {
+    for (; !waiting_.empty(); waiting_.pop_front()) {
+        if (put(waiting_.front()) == Put::Full) {
+            return;
+        }
+    }
+    for (unsigned i = 0; flood_ && flood_->unlimited() && i < kFloodBatch; ++i) {
+        const auto done = put(flood_->frame());
+        if (done == Put::Full) {
+            return;
+        }
+        if (done == Put::Failed) {
+            return stop_flood();
+        }
+        ++counters_.flood_sent;
+        flood_->next();
     }
 }
 

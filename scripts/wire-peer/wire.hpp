@@ -2,20 +2,26 @@
 // One wire: a unix datagram socket on which each datagram is one Ethernet frame.
 #pragma once
 
+#include "flood.hpp"
 #include "frame.hpp"
 
+#include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <sys/un.h>
+#include <vector>
 
 namespace svio::wire_peer {
+
+std::uint64_t monotonic_ns() noexcept;
 
 struct WireOptions {
     std::string name;
     std::string local;  // this side's socket
     std::string remote; // the NIC's socket
     Mac mac{};
-    Ipv4 ip{};
+    Ipv4Range ip{};
 };
 
 class Wire {
@@ -27,17 +33,31 @@ class Wire {
     Wire &operator=(const Wire &) = delete;
 
     int fd() const noexcept { return fd_; }
+    int send_fd() const noexcept { return send_fd_; }
     const std::string &name() const noexcept { return options_.name; }
     const Counters &counters() const noexcept { return counters_; }
     void reset_counters() noexcept { counters_ = Counters{}; }
 
     // Takes what has arrived (a bounded batch) and answers it. Never blocks.
-    void serve() noexcept;
+    void serve();
+
+    // Sends to one NIC until it is told to stop, or nobody is bound to the other end.
+    void start_flood(const FloodOptions &options);
+    void stop_flood() noexcept { flood_.reset(); }
+    // How often tick() wants to be called; 0: not at all.
+    std::uint64_t tick_ns() const noexcept { return flood_ ? flood_->tick_ns() : 0; }
+    void tick() noexcept;
+
+    // Is there something that waits for room on the wire? Then writable() is to be called when there is.
+    bool waits() const noexcept { return !waiting_.empty() || (flood_ && flood_->unlimited()); }
+    void writable() noexcept;
 
   private:
     struct Batch;
+    enum class Put { Sent, Full, Failed };
 
-    void send(std::span<const std::uint8_t> frame) noexcept;
+    void send(std::span<const std::uint8_t> frame);
+    Put put(std::span<const std::uint8_t> frame) noexcept;
     bool connect_remote() noexcept;
 
     WireOptions options_;
@@ -48,6 +68,9 @@ class Wire {
     sockaddr_un remote_{};
     Counters counters_;
     std::unique_ptr<Batch> batch_;
+    std::optional<Flood> flood_;
+    // Answers that found the wire full, as any host has a queue before its NIC. They go before the flood.
+    std::deque<std::vector<std::uint8_t>> waiting_;
 };
 
 } // namespace svio::wire_peer

@@ -7,6 +7,8 @@ import socket
 import struct
 import sys
 import tempfile
+import time
+import types
 import unittest
 from pathlib import Path
 
@@ -251,6 +253,85 @@ class Peer(unittest.TestCase):
         self.socket.settimeout(5)
         self.socket.bind(self.near)
         self.check_udp(self.ask(good), b"abc")
+
+    def check_flood(self, frame, number, size=64):
+        self.assertEqual(frame[:6] + frame[12:14], GUEST_MAC + b"\x08\x00")
+        self.assertEqual(checksum(frame[14:34]), 0)
+        self.assertEqual(struct.unpack("!H", frame[16:18])[0], len(frame) - 14)
+        self.assertEqual((frame[23], frame[26:34]), (17, self.ip + GUEST_IP))
+        self.assertEqual(struct.unpack("!4H", frame[34:42]), (9, 9, 8 + size, 0))
+        self.assertEqual((len(frame), struct.unpack("!Q", frame[42:50])[0]), (42 + size, number))
+
+    def flood(self, words):
+        return self.peer.ask(f"flood w {GUEST_MAC.hex(':')} {'.'.join(map(str, GUEST_IP))} {words}")
+
+    def test_flood_fills_the_wire_and_answers_go_first(self):
+        good = udp(b"abc", 7, self.mac(), self.ip)
+        self.assertEqual(self.flood(64), {"ok": True})
+        for number in range(1000):
+            self.check_flood(self.socket.recv(65536), number)
+        self.socket.sendto(good, self.far)
+        number = 1000
+        while (frame := self.socket.recv(65536))[36:38] == b"\0\x09":
+            self.check_flood(frame, number)
+            number += 1
+        self.check_udp(frame, b"abc")
+        self.assertEqual(self.peer.ask("flood w off"), {"ok": True})
+        sent = self.counters()["flood_sent"]
+        while number < sent:
+            self.check_flood(self.socket.recv(65536), number)
+            number += 1
+        self.assertEqual((self.counters()["flood_sent"], self.counters()["flood_missed"]), (sent, 0))
+        self.check_udp(self.ask(good), b"abc")
+
+    def test_flood_with_a_rate(self):
+        begin = time.monotonic()
+        self.assertEqual(self.flood("100 1000"), {"ok": True})
+        for number in range(100):
+            self.check_flood(self.socket.recv(65536), number, 100)
+        # A late program sends fewer, none sends more.
+        self.assertGreaterEqual(time.monotonic() - begin, 0.099)
+        # A wire that nobody reads: what does not fit is told, not sent later.
+        while self.counters()["flood_missed"] < 50:
+            time.sleep(0.01)
+        self.assertEqual(self.peer.ask("flood w off"), {"ok": True})
+
+    def test_flood_ends_when_nobody_is_there(self):
+        for words in ("64", "64 1000"):
+            self.peer.ask("reset")
+            self.flood(words)
+            self.check_flood(self.socket.recv(65536), 0)
+            self.socket.close()
+            os.unlink(self.near)
+            while not self.counters()["send_no_peer"]:
+                time.sleep(0.01)
+            before = self.counters()
+            time.sleep(0.05)
+            self.assertEqual(self.counters(), before)
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self.addCleanup(self.socket.close)
+            self.socket.settimeout(5)
+            self.socket.bind(self.near)
+
+    def test_bad_floods_are_refused(self):
+        mac, ip = GUEST_MAC.hex(":"), "10.9.0.2"
+        for words in ("", "w", "w on", "x off", f"w {mac} {ip}", f"w {mac} {ip} 7", f"w {mac} {ip} 9000",
+                      f"w {mac} {ip} 64 -1", f"w {mac} {ip} 64 1x", f"w {mac}:00 {ip} 64", f"w {mac[:-3]} {ip} 64",
+                      f"w {mac} 10.9.0 64", f"w {mac} {ip} 64 1 2", f"w {mac} {ip} 64 99999999999999999999"):
+            self.assertIn("error", self.peer.ask("flood " + words), words)
+        self.assertEqual(self.counters()["flood_sent"], 0)
+
+    def test_a_host_with_many_addresses(self):
+        self.peer.close()
+        row = f"w,{self.far},{self.near},10.9.0.1/16"
+        self.peer = latency.WirePeer([types.SimpleNamespace(peer_argument=lambda: row)],
+                                     os.environ.get("SVIO_WIRE_PEER", paths.WIRE_PEER))
+        self.addCleanup(self.peer.close)
+        for address in (bytes((10, 9, 0, 1)), bytes((10, 9, 255, 254))):
+            self.ip = address
+            self.check_udp(self.ask(udp(b"abc", 7, self.mac(), address)), b"abc")
+        self.socket.sendto(udp(b"abc", 7, self.mac(), bytes((10, 8, 0, 1))), self.far)
+        self.assertEqual(self.counters()["ignored"], 1)
 
     def test_ends_with_its_input_and_leaves_no_socket(self):
         self.peer.close()
