@@ -9,6 +9,7 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
 
 namespace {
@@ -17,7 +18,7 @@ using namespace svio;
 
 class HostWindow final : public Window {
   public:
-    HostWindow(const SvioHost &host, SvioWindow *window) : host_(host), window_(window) {}
+    HostWindow(const SvioFunctionHost &host, SvioWindow *window) : host_(host), window_(window) {}
     ~HostWindow() override { host_.window_close(host_.opaque, window_); }
     bool load(size_t offset, void *to, size_t length) override {
         return host_.window_load(host_.opaque, window_, offset, to, length);
@@ -31,13 +32,13 @@ class HostWindow final : public Window {
     uint8_t *direct() const override { return window_->direct; }
 
   private:
-    const SvioHost &host_;
+    const SvioFunctionHost &host_;
     SvioWindow *window_;
 };
 
 class HostMemory final : public GuestMemory {
   public:
-    explicit HostMemory(const SvioHost &host) : host_(host) {}
+    explicit HostMemory(const SvioFunctionHost &host) : host_(host) {}
     bool read(uint64_t address, void *to, size_t length) override {
         return host_.read(host_.opaque, address, to, length);
     }
@@ -57,19 +58,19 @@ class HostMemory final : public GuestMemory {
         return window ? std::make_unique<HostWindow>(host_, window) : nullptr;
     }
 
-    const SvioHost &host_;
+    const SvioFunctionHost &host_;
 };
 
 class HostSignals final : public Signals {
   public:
-    explicit HostSignals(const SvioHost &host) : host_(host) {}
+    explicit HostSignals(const SvioFunctionHost &host) : host_(host) {}
     void raise(unsigned vector) override { host_.signal(host_.opaque, vector); }
     bool raise_unlocked(unsigned vector) override {
         return host_.signal_unlocked && host_.signal_unlocked(host_.opaque, vector);
     }
 
   private:
-    const SvioHost &host_;
+    const SvioFunctionHost &host_;
 };
 
 class HostLock final : public GuestLock {
@@ -164,15 +165,23 @@ class HostPort final : public Port {
 static_assert(SVIO_STATE_MAX == state_size_max);
 
 struct SvioBoard {
-    explicit SvioBoard(const SvioHost &h) : host(h), memory(host), signals(host), lock(host), hooks(host) {}
+    explicit SvioBoard(const SvioHost &h) : host(h), lock(host), hooks(host) {}
+
+    struct Function {
+        explicit Function(const SvioFunctionHost &h) : host(h), memory(host), signals(host) {}
+
+        const SvioFunctionHost host;
+        HostMemory memory;
+        HostSignals signals;
+        bool wants_lock = false; ///< to translate addresses
+    };
 
     const SvioHost host;
-    HostMemory memory;
-    HostSignals signals;
     HostLock lock;
     HostHooks hooks;
     MonotonicClock clock;
-    HostPort *netdev = nullptr; // the board's port, if it is one
+    std::deque<Function> functions; // by slot
+    HostPort *netdev = nullptr;     // the board's port, if it is one
     std::unique_ptr<Board> board;
 };
 
@@ -199,17 +208,37 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
                           .threads = true,
                           .stall_ms = config->stall_ms};
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
+        return self.release();
+    } catch (const std::exception &e) {
+        *error = strdup(e.what());
+        return nullptr;
+    }
+}
+
+bool svio_board_add_function(SvioBoard *board, const SvioFunctionHost *host, const SvioFunctionConfig *config,
+                             char **error) {
+    try {
         FunctionConfig vif;
         std::copy_n(config->mac, vif.mac.size(), vif.mac.begin());
         vif.queue_pairs = std::max<uint32_t>(config->queue_pairs, 1);
         vif.queue_size_hint = config->queue_size;
         vif.queue_size_max = std::max<uint32_t>(config->queue_size, vif.queue_size_max);
-        self->board->add_vif(vif, self->memory, self->signals);
-        self->board->start();
-        return self.release();
+        SvioBoard::Function &function = board->functions.emplace_back(*host);
+        board->board->add_vif(vif, function.memory, function.signals);
+        return true;
     } catch (const std::exception &e) {
         *error = strdup(e.what());
-        return nullptr;
+        return false;
+    }
+}
+
+bool svio_board_start(SvioBoard *board, char **error) {
+    try {
+        board->board->start();
+        return true;
+    } catch (const std::exception &e) {
+        *error = strdup(e.what());
+        return false;
     }
 }
 
@@ -221,20 +250,20 @@ void svio_board_free(SvioBoard *board) {
     delete board;
 }
 
-uint32_t svio_board_read(SvioBoard *board, unsigned vif, uint32_t offset) {
-    return board->board->vif(vif).read_register(offset);
+uint32_t svio_board_read(SvioBoard *board, unsigned slot, uint32_t offset) {
+    return board->board->vif(slot).read_register(offset);
 }
 
-void svio_board_write(SvioBoard *board, unsigned vif, uint32_t offset, uint32_t value) {
-    board->board->vif(vif).write_register(offset, value);
+void svio_board_write(SvioBoard *board, unsigned slot, uint32_t offset, uint32_t value) {
+    board->board->vif(slot).write_register(offset, value);
 }
 
-void svio_board_bad_access(SvioBoard *board, unsigned vif) {
-    board->board->vif(vif).bad_access();
+void svio_board_bad_access(SvioBoard *board, unsigned slot) {
+    board->board->vif(slot).bad_access();
 }
 
-void svio_board_reset(SvioBoard *board, unsigned vif) {
-    board->board->vif(vif).reset();
+void svio_board_reset(SvioBoard *board, unsigned slot) {
+    board->board->vif(slot).reset();
 }
 
 void svio_board_pause(SvioBoard *board) {
@@ -245,13 +274,15 @@ void svio_board_resume(SvioBoard *board) {
     board->board->resume();
 }
 
-void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled, bool wants_lock) {
-    board->board->vif(vif).set_dma(enabled);
-    board->board->set_locked_rounds(wants_lock);
+void svio_board_set_dma(SvioBoard *board, unsigned slot, bool enabled, bool wants_lock) {
+    board->board->vif(slot).set_dma(enabled);
+    board->functions[slot].wants_lock = wants_lock;
+    board->board->set_locked_rounds(std::any_of(board->functions.begin(), board->functions.end(),
+                                                [](const auto &function) { return function.wants_lock; }));
 }
 
-void svio_board_set_link(SvioBoard *board, unsigned vif, bool up) {
-    board->board->vif(vif).set_link(up);
+void svio_board_set_link(SvioBoard *board, bool up) {
+    board->board->set_link(up);
 }
 
 void svio_board_port_done(SvioBoard *board, int result) {
@@ -260,8 +291,8 @@ void svio_board_port_done(SvioBoard *board, int result) {
     board->board->port_ready();
 }
 
-void svio_board_receive_ready(SvioBoard *board) {
-    board->board->receive_ready(board->board->vif(0));
+void svio_board_receive_ready(SvioBoard *board, unsigned slot) {
+    board->board->receive_ready(board->board->vif(slot));
 }
 
 bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length) {
@@ -291,8 +322,8 @@ bool svio_board_load(SvioBoard *board, const uint8_t *state, size_t length, char
     }
 }
 
-bool svio_board_link_up(SvioBoard *board, unsigned vif) {
-    return board->board->vif(vif).link_up();
+bool svio_board_link_up(SvioBoard *board, unsigned slot) {
+    return board->board->vif(slot).link_up();
 }
 
 bool svio_board_port_activate(SvioBoard *board, char **error) {

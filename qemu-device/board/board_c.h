@@ -2,8 +2,9 @@
 /*
  * The board behind a C interface, for QEMU's headers do not compile as C++.
  *
- * The host (the adapter) implements struct SvioHost; the board calls it from its cores and from whatever
- * thread calls the functions below. "Locked" means: with the lock of lock()/unlock() held.
+ * The host (the adapter) implements struct SvioHost for the device and a struct SvioFunctionHost for each of
+ * its PCI functions; the board calls them from its cores and from whatever thread calls the functions below.
+ * "Locked" means: with the lock of lock()/unlock() held. A function is named by its slot: 0 is the PF.
  */
 #ifndef SVIO_BOARD_C_H
 #define SVIO_BOARD_C_H
@@ -23,6 +24,7 @@ typedef struct SvioWindow {
     uint8_t *direct; /* changed only while the board is paused */
 } SvioWindow;
 
+/* The device: its lock, threads and wire. */
 typedef struct SvioHost {
     void *opaque; /* first argument of all */
 
@@ -31,6 +33,17 @@ typedef struct SvioHost {
     void (*thread_begin)(void *opaque, unsigned core);
     void (*thread_end)(void *opaque, unsigned core);
     void (*thread_polling)(void *opaque, bool polling);
+
+    /* The wire, unless port is given: locked. send: > 0 taken, 0 kept and no more until
+     * svio_board_port_done(), < 0 failed. */
+    int (*port_send)(void *opaque, const uint8_t *frame, size_t length);
+    void (*port_flush_receive)(void *opaque);
+    void (*port_purge)(void *opaque);
+} SvioHost;
+
+/* A PCI function: guest memory as it reaches it, and its interrupts. */
+typedef struct SvioFunctionHost {
+    void *opaque; /* first argument of all */
 
     /* Guest memory, RAM only. */
     bool (*read)(void *opaque, uint64_t address, void *to, size_t length);
@@ -45,45 +58,48 @@ typedef struct SvioHost {
     void (*signal)(void *opaque, unsigned vector); /* locked */
     /* The same without the lock, from a core that is active. False: it must be done locked. */
     bool (*signal_unlocked)(void *opaque, unsigned vector);
-
-    /* The wire, unless port is given: locked. send: > 0 taken, 0 kept and no more until
-     * svio_board_port_done(), < 0 failed. */
-    int (*port_send)(void *opaque, const uint8_t *frame, size_t length);
-    void (*port_flush_receive)(void *opaque);
-    void (*port_purge)(void *opaque);
-} SvioHost;
+} SvioFunctionHost;
 
 typedef struct SvioBoardConfig {
-    uint8_t mac[6];
     unsigned cores;
     uint32_t poll_us;
     uint32_t stall_ms; /* see svio::BoardConfig */
-    uint32_t queue_size;
-    uint32_t queue_pairs; /* 0: 1 */
-    const char *port;     /* a native port, or NULL */
-    bool incoming;        /* another process may have the wire until svio_board_port_activate() */
+    const char *port;  /* a native port, or NULL */
+    bool incoming;     /* another process may have the wire until svio_board_port_activate() */
 } SvioBoardConfig;
 
-/* On failure NULL and one sentence in *error, to be freed with free(). */
+typedef struct SvioFunctionConfig {
+    uint8_t mac[6];
+    uint32_t queue_size;
+    uint32_t queue_pairs; /* 0: 1 */
+} SvioFunctionConfig;
+
+/* Those that can fail: NULL or false, and one sentence in *error, to be freed with free(). */
 SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, char **error);
+/* Before the start, in the order of slots. */
+bool svio_board_add_function(SvioBoard *board, const SvioFunctionHost *host, const SvioFunctionConfig *config,
+                             char **error);
+bool svio_board_start(SvioBoard *board, char **error);
 /* Ends the cores. The lock must not be held: a core may be waiting for it. */
 void svio_board_stop(SvioBoard *board);
+/* Closes what windows are left, so the functions' hosts must still be there. */
 void svio_board_free(SvioBoard *board);
 
 /* All locked. */
-uint32_t svio_board_read(SvioBoard *board, unsigned vif, uint32_t offset);
-void svio_board_write(SvioBoard *board, unsigned vif, uint32_t offset, uint32_t value);
-void svio_board_bad_access(SvioBoard *board, unsigned vif);
-void svio_board_reset(SvioBoard *board, unsigned vif);
+uint32_t svio_board_read(SvioBoard *board, unsigned slot, uint32_t offset);
+void svio_board_write(SvioBoard *board, unsigned slot, uint32_t offset, uint32_t value);
+void svio_board_bad_access(SvioBoard *board, unsigned slot);
+void svio_board_reset(SvioBoard *board, unsigned slot);
 void svio_board_pause(SvioBoard *board);
 void svio_board_resume(SvioBoard *board);
 /* Paused. wants_lock: translation itself needs the lock (a virtual IOMMU). */
-void svio_board_set_dma(SvioBoard *board, unsigned vif, bool enabled, bool wants_lock);
-void svio_board_set_link(SvioBoard *board, unsigned vif, bool up);
+void svio_board_set_dma(SvioBoard *board, unsigned slot, bool enabled, bool wants_lock);
+void svio_board_set_link(SvioBoard *board, bool up); /* the port's */
 /* The frame for which port_send() said 0: sent > 0, failed < 0, or 0: the host has it no more, and it is to
  * be offered again. */
 void svio_board_port_done(SvioBoard *board, int result);
-void svio_board_receive_ready(SvioBoard *board);
+/* The receive queues of a function may take frames again. */
+void svio_board_receive_ready(SvioBoard *board, unsigned slot);
 /* False: held back, until port_flush_receive(). */
 bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length);
 
@@ -93,7 +109,7 @@ bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length);
 uint8_t *svio_board_save(SvioBoard *board, size_t *length);
 bool svio_board_load(SvioBoard *board, const uint8_t *state, size_t length, char **error);
 #define SVIO_STATE_MAX (512u << 20) /* bytes of a state, at most */
-bool svio_board_link_up(SvioBoard *board, unsigned vif);
+bool svio_board_link_up(SvioBoard *board, unsigned slot);
 /* Paused. The machine is about to run here, and takes a native port's wire; or it runs elsewhere now. */
 bool svio_board_port_activate(SvioBoard *board, char **error);
 void svio_board_port_release(SvioBoard *board);

@@ -14,8 +14,9 @@
 
 static const MemTxAttrs ram_only = {.memory = 1};
 
-static bool svio_dma_copy(SvioNic *nic, uint64_t address, void *host, size_t length, bool is_write) {
-    AddressSpace *as = pci_get_address_space(PCI_DEVICE(nic));
+static bool svio_dma_copy(SvioFunction *function, uint64_t address, void *host, size_t length,
+                          bool is_write) {
+    AddressSpace *as = pci_get_address_space(PCI_DEVICE(function));
     uint8_t *at = host;
 
     RCU_READ_LOCK_GUARD();
@@ -55,8 +56,8 @@ static bool svio_dma_write(void *opaque, uint64_t address, const void *from, siz
 /* ---- windows ---- */
 
 /* With a virtual IOMMU the cache has no pointer, and each access is translated. */
-static bool svio_window_map(SvioNic *nic, SvioNicWindow *window) {
-    AddressSpace *as = pci_get_address_space(PCI_DEVICE(nic));
+static bool svio_window_map(SvioFunction *function, SvioNicWindow *window) {
+    AddressSpace *as = pci_get_address_space(PCI_DEVICE(function));
     int64_t got = address_space_cache_init(&window->cache, as, window->address, window->length, true);
     MemoryRegion *mr = window->cache.mrs.mr;
 
@@ -70,7 +71,7 @@ static void svio_window_unmap(SvioNicWindow *window) {
 }
 
 static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t length, bool now) {
-    SvioNic *nic = opaque;
+    SvioFunction *function = opaque;
     SvioNicWindow *window;
 
     if (address + length < address) {
@@ -80,12 +81,12 @@ static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t lengt
     window->address = address;
     window->length = length;
     /* What is out of reach for now is mapped when the memory map changes: see svio_dma_commit(). */
-    if (!svio_window_map(nic, window) && now) {
+    if (!svio_window_map(function, window) && now) {
         svio_window_unmap(window);
         g_free(window);
         return NULL;
     }
-    QLIST_INSERT_HEAD(&nic->windows, window, next);
+    QLIST_INSERT_HEAD(&function->windows, window, next);
     return &window->board;
 }
 
@@ -118,32 +119,32 @@ static void svio_window_written(void *opaque, SvioWindow *board, size_t offset, 
 
 /* The memory map has changed: bus master, hotplug, or anything else. */
 static void svio_dma_commit(MemoryListener *listener) {
-    SvioNic *nic = container_of(listener, SvioNic, listener);
+    SvioFunction *function = container_of(listener, SvioFunction, listener);
     SvioNicWindow *window;
 
-    if (QLIST_EMPTY(&nic->windows)) {
+    if (QLIST_EMPTY(&function->windows)) {
         return;
     }
-    svio_board_pause(nic->board);
-    QLIST_FOREACH(window, &nic->windows, next) {
+    svio_board_pause(function->nic->board);
+    QLIST_FOREACH(window, &function->windows, next) {
         svio_window_unmap(window);
-        svio_window_map(nic, window);
+        svio_window_map(function, window);
     }
-    svio_board_resume(nic->board);
+    svio_board_resume(function->nic->board);
 }
 
-void svio_dma_update(SvioNic *nic, bool enabled) {
+void svio_dma_update(SvioFunction *function, bool enabled) {
     /*
      * Behind a virtual IOMMU a translation may report a fault, which takes the BQL, and amd-iommu has no lock
      * of its own. Asked for now rather than when the device is realized: the IOMMU may come later on the
      * command line.
      */
-    bool iommu = pci_device_iommu_address_space(PCI_DEVICE(nic)) != &address_space_memory;
+    bool iommu = pci_device_iommu_address_space(PCI_DEVICE(function)) != &address_space_memory;
 
-    svio_board_set_dma(nic->board, 0, enabled, iommu);
+    svio_board_set_dma(function->nic->board, function->slot, enabled, iommu);
 }
 
-void svio_dma_fill_host(SvioHost *host) {
+void svio_dma_fill_host(SvioFunctionHost *host) {
     host->read = svio_dma_read;
     host->write = svio_dma_write;
     host->window_open = svio_window_open;
@@ -153,18 +154,18 @@ void svio_dma_fill_host(SvioHost *host) {
     host->window_written = svio_window_written;
 }
 
-void svio_dma_start(SvioNic *nic) {
-    nic->listener = (MemoryListener){
+void svio_dma_start(SvioFunction *function) {
+    function->listener = (MemoryListener){
         .name = "svio-nic",
         .commit = svio_dma_commit,
     };
-    memory_listener_register(&nic->listener, pci_get_address_space(PCI_DEVICE(nic)));
-    nic->listening = true;
+    memory_listener_register(&function->listener, pci_get_address_space(PCI_DEVICE(function)));
+    function->listening = true;
 }
 
-void svio_dma_stop(SvioNic *nic) {
-    if (nic->listening) {
-        memory_listener_unregister(&nic->listener);
-        nic->listening = false;
+void svio_dma_stop(SvioFunction *function) {
+    if (function->listening) {
+        memory_listener_unregister(&function->listener);
+        function->listening = false;
     }
 }

@@ -34,7 +34,7 @@ static bool svio_irqfd_make_route(SvioVector *v, PCIDevice *pci, unsigned vector
 
 /* From now on cores signal by the eventfd. What one has left in it while it was not bound comes now. */
 static int svio_irqfd_use(PCIDevice *pci, unsigned vector, MSIMessage msg) {
-    SvioVector *v = &SVIO_NIC(pci)->vectors[vector];
+    SvioVector *v = &SVIO_FUNCTION(pci)->vectors[vector];
 
     if (v->open) {
         return 0;
@@ -62,10 +62,10 @@ static void svio_irqfd_unbind(SvioVector *v) {
 
 /* A core may have seen the vector open before we closed it: what it wrote becomes a pending bit. */
 static void svio_irqfd_poll(PCIDevice *pci, unsigned first, unsigned end) {
-    SvioNic *nic = SVIO_NIC(pci);
+    SvioFunction *function = SVIO_FUNCTION(pci);
 
     for (unsigned n = first; n < MIN(end, SVIO_VECTORS); n++) {
-        SvioVector *v = &nic->vectors[n];
+        SvioVector *v = &function->vectors[n];
 
         if (v->made && !v->open && event_notifier_test_and_clear(&v->event)) {
             msix_set_pending(pci, n);
@@ -74,14 +74,14 @@ static void svio_irqfd_poll(PCIDevice *pci, unsigned first, unsigned end) {
 }
 
 static void svio_irqfd_release(PCIDevice *pci, unsigned vector) {
-    svio_irqfd_unbind(&SVIO_NIC(pci)->vectors[vector]);
+    svio_irqfd_unbind(&SVIO_FUNCTION(pci)->vectors[vector]);
     svio_irqfd_poll(pci, vector, vector + 1);
 }
 
-static void svio_irqfd_off(SvioNic *nic) {
-    msix_unset_vector_notifiers(PCI_DEVICE(nic));
+static void svio_irqfd_off(SvioFunction *function) {
+    msix_unset_vector_notifiers(PCI_DEVICE(function));
     for (unsigned n = 0; n < SVIO_VECTORS; n++) {
-        SvioVector *v = &nic->vectors[n];
+        SvioVector *v = &function->vectors[n];
 
         /* If MSI-X is off already, none was released above. */
         svio_irqfd_unbind(v);
@@ -94,34 +94,34 @@ static void svio_irqfd_off(SvioNic *nic) {
             v->made = false;
         }
     }
-    nic->irqfd = false;
+    function->irqfd = false;
 }
 
-void svio_irqfd_update(SvioNic *nic, bool enabled) {
-    PCIDevice *pci = PCI_DEVICE(nic);
+void svio_irqfd_update(SvioFunction *function, bool enabled) {
+    PCIDevice *pci = PCI_DEVICE(function);
 
-    if (nic->irqfd == enabled || !kvm_msi_via_irqfd_enabled()) {
+    if (function->irqfd == enabled || !kvm_msi_via_irqfd_enabled()) {
         return;
     }
     if (!enabled) {
-        svio_irqfd_off(nic);
+        svio_irqfd_off(function);
         return;
     }
     for (unsigned n = 0; n < SVIO_VECTORS; n++) {
-        nic->vectors[n].virq = -1;
+        function->vectors[n].virq = -1;
     }
-    nic->irqfd = true;
+    function->irqfd = true;
     /* Calls svio_irqfd_use(), which does not fail, for what is unmasked. */
     msix_set_vector_notifiers(pci, svio_irqfd_use, svio_irqfd_release, svio_irqfd_poll);
 }
 
 /* From a core that is active, without the BQL. */
 bool svio_irqfd_signal(void *opaque, unsigned vector) {
-    SvioNic *nic = opaque;
+    SvioFunction *function = opaque;
 
-    if (vector >= SVIO_VECTORS || !qatomic_load_acquire(&nic->vectors[vector].open)) {
+    if (vector >= SVIO_VECTORS || !qatomic_load_acquire(&function->vectors[vector].open)) {
         return false;
     }
-    event_notifier_set(&nic->vectors[vector].event);
+    event_notifier_set(&function->vectors[vector].event);
     return true;
 }

@@ -80,8 +80,7 @@ static int svio_post_load(void *opaque, int version_id) {
     bool loaded;
 
     svio_board_pause(nic->board);
-    svio_dma_update(nic, pci_get_word(PCI_DEVICE(nic)->config + PCI_COMMAND) & PCI_COMMAND_MASTER);
-    svio_irqfd_update(nic, msix_enabled(PCI_DEVICE(nic)));
+    svio_function_update(SVIO_FUNCTION(nic));
     loaded = svio_board_load(nic->board, nic->state, nic->state_length, &why);
     svio_board_resume(nic->board);
     g_clear_pointer(&nic->state, free);
@@ -102,8 +101,8 @@ static const VMStateDescription svio_vmstate = {
     .post_load = svio_post_load,
     .fields =
         (const VMStateField[]){
-            VMSTATE_PCI_DEVICE(parent_obj, SvioNic),
-            VMSTATE_MSIX(parent_obj, SvioNic),
+            VMSTATE_PCI_DEVICE(parent_obj.parent_obj, SvioNic),
+            VMSTATE_MSIX(parent_obj.parent_obj, SvioNic),
             {
                 .name = "board",
                 .info = &svio_state_info,

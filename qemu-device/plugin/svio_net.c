@@ -41,7 +41,7 @@ static ssize_t svio_net_receive(NetClientState *nc, const uint8_t *frame, size_t
 static void svio_net_link_changed(NetClientState *nc) {
     SvioNic *nic = qemu_get_nic_opaque(nc);
 
-    svio_board_set_link(nic->board, 0, !nc->link_down);
+    svio_board_set_link(nic->board, !nc->link_down);
 }
 
 /* The link goes with the machine, as that of QEMU's own cards does. */

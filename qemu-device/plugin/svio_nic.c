@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* svio-nic: the PCI function, its BARs, MSI-X, resets and life cycle. SPEC.md chapters 2 to 4. */
+/* svio-nic: the device and its physical function; properties, birth and death, stop and continue. */
 #include "svio_nic.h"
 
 #include "exec/replay-core.h"
-#include "hw/pci/msix.h"
 #include "hw/pci/pci_bus.h"
-#include "hw/pci/pcie.h"
 #include "hw/qdev-properties.h"
 #include "net/net.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
-#include "qemu/range.h"
 #include "qemu/rcu.h"
 #include "system/runstate.h"
 
@@ -32,89 +29,7 @@ static void svio_thread_end(void *opaque, unsigned core) {
     rcu_unregister_thread();
 }
 
-static void svio_signal(void *opaque, unsigned vector) {
-    PCIDevice *pci = opaque;
-
-    if (msix_enabled(pci)) {
-        msix_notify(pci, vector);
-    }
-}
-
-/* ---- BAR 0 ---- */
-
-static uint64_t svio_read(void *opaque, hwaddr offset, unsigned size) {
-    SvioNic *nic = opaque;
-
-    if (offset % size == 0 && size == 4) {
-        return svio_board_read(nic->board, 0, offset);
-    }
-    if (offset % size == 0 && size == 8) {
-        uint64_t low = svio_board_read(nic->board, 0, offset);
-
-        return low | (uint64_t)svio_board_read(nic->board, 0, offset + 4) << 32;
-    }
-    svio_board_bad_access(nic->board, 0);
-    return 0;
-}
-
-static void svio_write(void *opaque, hwaddr offset, uint64_t value, unsigned size) {
-    SvioNic *nic = opaque;
-
-    if (offset % size == 0 && size == 4) {
-        svio_board_write(nic->board, 0, offset, value);
-    } else if (offset % size == 0 && size == 8) {
-        svio_board_write(nic->board, 0, offset, value);
-        svio_board_write(nic->board, 0, offset + 4, value >> 32);
-    } else {
-        svio_board_bad_access(nic->board, 0);
-    }
-}
-
-/* All sizes and alignments are let through: the board counts those that it does not like. */
-static const MemoryRegionOps svio_register_ops = {
-    .read = svio_read,
-    .write = svio_write,
-    .endianness = DEVICE_LITTLE_ENDIAN,
-    .valid = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
-    .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
-};
-
-/* ---- resets, bus master, stop and continue ---- */
-
-static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, int length) {
-    SvioNic *nic = SVIO_NIC(pci);
-
-    if (range_covers_byte(address, length, PCI_COMMAND) ||
-        ranges_overlap(address, length, pci->msix_cap + PCI_MSIX_FLAGS, 2)) {
-        /* No access to memory happens after the write that took bus mastering away, and no
-         * signal after the one that took MSI-X away. */
-        svio_board_pause(nic->board);
-        pci_default_write_config(pci, address, value, length);
-        svio_irqfd_update(nic, msix_enabled(pci));
-        svio_dma_update(nic, pci_get_word(pci->config + PCI_COMMAND) & PCI_COMMAND_MASTER);
-        svio_board_resume(nic->board);
-        svio_board_receive_ready(nic->board);
-    } else {
-        pci_default_write_config(pci, address, value, length);
-    }
-    if (pci_is_express(pci)) {
-        pcie_cap_flr_write_config(pci, address, value, length);
-    }
-}
-
-/* Machine and bus resets as well as function-level reset. */
-static void svio_reset_hold(Object *obj, ResetType type) {
-    SvioNic *nic = SVIO_NIC(obj);
-
-    svio_board_pause(nic->board);
-    svio_dma_update(nic, false);
-    svio_irqfd_update(nic, false); /* PCI disables MSI-X next */
-    svio_board_reset(nic->board, 0);
-    svio_board_resume(nic->board);
-    /* What was held back for want of buffers is dropped now, rather than when bus mastering comes on again.
-     */
-    svio_board_receive_ready(nic->board);
-}
+/* ---- stop and continue ---- */
 
 /* Before any device goes on: one may send to another's wire at once. */
 static void svio_vm_prepare(void *opaque, bool running, RunState state) {
@@ -135,7 +50,7 @@ static void svio_vm_state(void *opaque, bool running, RunState state) {
     nic->stopped = !running;
     if (running) {
         svio_board_resume(nic->board);
-        svio_board_receive_ready(nic->board);
+        svio_board_receive_ready(nic->board, 0);
     } else {
         svio_board_pause(nic->board);
     }
@@ -163,31 +78,25 @@ static bool svio_check_properties(SvioNic *nic, Error **errp) {
     return false;
 }
 
-static bool svio_start_board(SvioNic *nic, Error **errp) {
+static bool svio_make_board(SvioNic *nic, Error **errp) {
     SvioHost host = {
         .opaque = nic,
         .lock = svio_bql_lock,
         .unlock = svio_bql_unlock,
         .thread_begin = svio_thread_begin,
         .thread_end = svio_thread_end,
-        .signal = svio_signal,
-        .signal_unlocked = svio_irqfd_signal,
         .thread_polling = svio_halt_polling,
     };
     SvioBoardConfig config = {
         .cores = nic->cores,
         .poll_us = nic->poll_us,
         .stall_ms = nic->stall_ms,
-        .queue_size = nic->queue_size,
-        .queue_pairs = nic->queue_pairs,
         .port = nic->port,
         .incoming = runstate_check(RUN_STATE_INMIGRATE),
     };
     g_autofree char *why = NULL;
 
-    svio_dma_fill_host(&host);
     svio_net_fill_host(&host);
-    memcpy(config.mac, nic->conf.macaddr.a, sizeof(config.mac));
     nic->board = svio_board_new(&host, &config, &why);
     if (!nic->board) {
         error_setg(errp, "svio-nic: %s", why ? why : "out of memory");
@@ -200,31 +109,41 @@ static bool svio_start_board(SvioNic *nic, Error **errp) {
     return true;
 }
 
-static bool svio_init_pci(SvioNic *nic, Error **errp) {
-    PCIDevice *pci = PCI_DEVICE(nic);
+static bool svio_start_board(SvioNic *nic, Error **errp) {
+    g_autofree char *why = NULL;
 
-    memory_region_init_io(&nic->registers, OBJECT(nic), &svio_register_ops, nic, "svio-registers",
-                          SVIO_BAR_REGS_SIZE);
-    pci_register_bar(pci, SVIO_BAR_REGS, PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64,
-                     &nic->registers);
-    memory_region_init(&nic->msix, OBJECT(nic), "svio-msix", SVIO_BAR_MSIX_SIZE);
-    pci_register_bar(pci, SVIO_BAR_MSIX, PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64,
-                     &nic->msix);
-    if (msix_init(pci, SVIO_VECTORS, &nic->msix, SVIO_BAR_MSIX, SVIO_MSIX_TABLE_OFFSET, &nic->msix,
-                  SVIO_BAR_MSIX, SVIO_MSIX_PBA_OFFSET, 0, errp)) {
+    if (!svio_board_start(nic->board, &why)) {
+        error_setg(errp, "svio-nic: %s", why ? why : "out of memory");
         return false;
     }
-    for (int v = 0; v < SVIO_VECTORS; v++) {
-        msix_vector_use(pci, v);
-    }
-    if (pci_is_express(pci)) {
-        if (pcie_endpoint_cap_init(pci, 0) < 0) {
-            error_setg(errp, "svio-nic: no room for the PCI Express capability");
-            return false;
-        }
-        pcie_cap_flr_init(pci);
-    }
     return true;
+}
+
+static bool svio_init_physical(SvioNic *nic, Error **errp) {
+    SvioFunction *function = SVIO_FUNCTION(nic);
+    PCIDevice *pci = PCI_DEVICE(nic);
+    uint8_t type = PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64;
+
+    if (!svio_function_add(function, nic, 0, errp)) {
+        return false;
+    }
+    pci_register_bar(pci, SVIO_BAR_REGS, type, &function->registers);
+    pci_register_bar(pci, SVIO_BAR_MSIX, type, &function->msix);
+    return svio_function_init_pci(function, errp);
+}
+
+/* Ends the board, with whatever of the functions is there. */
+static void svio_end(SvioNic *nic) {
+    /*
+     * A core may be waiting for the BQL and ends only after it got it. The board is paused, the BARs are
+     * unmapped and frames of the netdev are refused, so nothing of ours happens in between.
+     */
+    bql_unlock();
+    svio_board_stop(nic->board);
+    bql_lock();
+    svio_net_stop(nic);
+    svio_function_exit(SVIO_FUNCTION(nic));
+    g_clear_pointer(&nic->board, svio_board_free);
 }
 
 static void svio_realize(PCIDevice *pci, Error **errp) {
@@ -236,21 +155,16 @@ static void svio_realize(PCIDevice *pci, Error **errp) {
     /* Threads of our own that move frames cannot be replayed. */
     replay_add_blocker("svio-nic");
     qemu_macaddr_default_if_unset(&nic->conf.macaddr);
-    QLIST_INIT(&nic->windows);
     if (nic->halt_poll) {
         svio_halt_install();
     }
-    if (!svio_start_board(nic, errp)) {
+    if (!svio_make_board(nic, errp)) {
         return;
     }
-    if (!svio_init_pci(nic, errp)) {
-        bql_unlock(); /* as in svio_exit() */
-        svio_board_stop(nic->board);
-        bql_lock();
-        g_clear_pointer(&nic->board, svio_board_free);
+    if (!svio_init_physical(nic, errp) || !svio_start_board(nic, errp)) {
+        svio_end(nic);
         return;
     }
-    svio_dma_start(nic);
     if (!nic->port) {
         svio_net_start(nic);
     }
@@ -263,23 +177,9 @@ static void svio_exit(PCIDevice *pci) {
 
     svio_migration_stop(nic);
     qemu_del_vm_change_state_handler(nic->vm_state);
-    svio_dma_stop(nic);
     svio_board_pause(nic->board);
     svio_board_reset(nic->board, 0);
-    /*
-     * A core may be waiting for the BQL and ends only after it got it. The board is paused, the BARs are
-     * unmapped and frames of the netdev are refused, so nothing of ours happens in between.
-     */
-    bql_unlock();
-    svio_board_stop(nic->board);
-    bql_lock();
-    svio_net_stop(nic);
-    g_clear_pointer(&nic->board, svio_board_free);
-    svio_irqfd_update(nic, false);
-    msix_uninit(pci, &nic->msix, &nic->msix);
-    if (pci_is_express(pci)) {
-        pcie_cap_exit(pci);
-    }
+    svio_end(nic);
 }
 
 /* The bus decides whether this is a PCI Express device, before the generic code lays configuration space out.
@@ -309,27 +209,20 @@ static const Property svio_properties[] = {
 static void svio_class_init(ObjectClass *klass, void *data) {
     DeviceClass *dc = DEVICE_CLASS(klass);
     PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
-    ResettableClass *rc = RESETTABLE_CLASS(klass);
 
     pc->realize = svio_realize;
     pc->exit = svio_exit;
-    pc->config_write = svio_write_config;
-    pc->vendor_id = SVIO_PCI_VENDOR;
     pc->device_id = SVIO_PCI_DEVICE_PF;
-    pc->revision = SVIO_PCI_REVISION;
-    pc->class_id = PCI_CLASS_NETWORK_ETHERNET;
-    rc->phases.hold = svio_reset_hold;
     dc->desc = "SV-IO self-virtualizing NIC";
     device_class_set_parent_realize(dc, svio_dc_realize, &svio_parent_realize);
     device_class_set_props(dc, svio_properties);
-    set_bit(DEVICE_CATEGORY_NETWORK, dc->categories);
     svio_qom_class_init(klass);
     svio_migration_class_init(dc);
 }
 
 static const TypeInfo svio_info = {
     .name = TYPE_SVIO_NIC,
-    .parent = TYPE_PCI_DEVICE,
+    .parent = TYPE_SVIO_FUNCTION,
     .instance_size = sizeof(SvioNic),
     .class_init = svio_class_init,
     .interfaces = (InterfaceInfo[]){{INTERFACE_PCIE_DEVICE}, {INTERFACE_CONVENTIONAL_PCI_DEVICE}, {}},
@@ -338,5 +231,6 @@ static const TypeInfo svio_info = {
 __attribute__((visibility("default"))) void svio_adapter_install(void);
 
 void svio_adapter_install(void) {
+    svio_function_register();
     type_register_static(&svio_info);
 }

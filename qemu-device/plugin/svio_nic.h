@@ -14,6 +14,11 @@
 #include "board_c.h"
 #include "svio_abi.h"
 
+/* What PF and VF have in common; abstract. */
+#define TYPE_SVIO_FUNCTION "svio-function"
+OBJECT_DECLARE_SIMPLE_TYPE(SvioFunction, SVIO_FUNCTION)
+
+/* The device, and its PF. */
 #define TYPE_SVIO_NIC "svio-nic"
 OBJECT_DECLARE_SIMPLE_TYPE(SvioNic, SVIO_NIC)
 
@@ -34,8 +39,26 @@ typedef struct SvioVector {
     bool open; /* and a core may write it (read without the BQL) */
 } SvioVector;
 
-struct SvioNic {
+struct SvioFunction {
     PCIDevice parent_obj;
+
+    SvioNic *nic; /* whose function this is */
+    unsigned slot;
+
+    MemoryRegion registers;
+    MemoryRegion msix;
+
+    SvioVector vectors[SVIO_VECTORS];
+    bool irqfd; /* vectors are bound as the guest unmasks them */
+
+    MemoryListener listener;
+    bool listening;
+    /* Changed with the BQL and a paused board. */
+    QLIST_HEAD(, SvioNicWindow) windows;
+};
+
+struct SvioNic {
+    SvioFunction parent_obj;
 
     /* properties */
     NICConf conf;
@@ -47,8 +70,6 @@ struct SvioNic {
     bool halt_poll;
     char *port;
 
-    MemoryRegion registers;
-    MemoryRegion msix;
     NICState *nic; /* NULL with a native port */
     SvioBoard *board;
     VMChangeStateEntry *vm_state;
@@ -57,22 +78,25 @@ struct SvioNic {
     NotifierWithReturn migration;
     uint8_t *state; /* the board's, while it is written to or read from a migration stream */
     uint32_t state_length;
-
-    SvioVector vectors[SVIO_VECTORS];
-    bool irqfd; /* vectors are bound as the guest unmasks them */
-
-    MemoryListener listener;
-    bool listening;
-    /* Changed with the BQL and a paused board. */
-    QLIST_HEAD(, SvioNicWindow) windows;
 };
 
-/* svio_dma.c */
-void svio_dma_fill_host(SvioHost *host);
-void svio_dma_start(SvioNic *nic);
-void svio_dma_stop(SvioNic *nic);
+/* svio_function.c */
+/* Adds the function to the board, which has not started, and initializes what the BARs map. */
+bool svio_function_add(SvioFunction *function, SvioNic *nic, unsigned slot, Error **errp);
+/* Capabilities, MSI-X; after the BARs are registered. */
+bool svio_function_init_pci(SvioFunction *function, Error **errp);
+/* The board is paused, and its cores have ended. */
+void svio_function_exit(SvioFunction *function);
 /* Bus master on or off, as the command register says now. The board is paused. */
-void svio_dma_update(SvioNic *nic, bool enabled);
+void svio_function_update(SvioFunction *function);
+void svio_function_register(void);
+
+/* svio_dma.c */
+void svio_dma_fill_host(SvioFunctionHost *host);
+void svio_dma_start(SvioFunction *function);
+void svio_dma_stop(SvioFunction *function);
+/* Bus mastering is on or off now. The board is paused. */
+void svio_dma_update(SvioFunction *function, bool enabled);
 
 /* svio_migration.c */
 void svio_migration_class_init(DeviceClass *dc);
@@ -87,7 +111,7 @@ void svio_net_link_loaded(SvioNic *nic);
 
 /* svio_irqfd.c */
 /* MSI-X is enabled or not now. The board is paused. */
-void svio_irqfd_update(SvioNic *nic, bool enabled);
+void svio_irqfd_update(SvioFunction *function, bool enabled);
 bool svio_irqfd_signal(void *opaque, unsigned vector);
 
 /* svio_halt.c */

@@ -15,32 +15,35 @@ struct FakeHost {
     };
 
     FakeHost() {
-        host.opaque = this;
+        host.opaque = function.opaque = this;
         host.lock = [](void *o) { self(o).lock.lock(); };
         host.unlock = [](void *o) { self(o).lock.unlock(); };
         host.thread_begin = [](void *, unsigned) {};
         host.thread_end = [](void *, unsigned) {};
         host.thread_polling = [](void *, bool) {};
-        host.read = [](void *o, uint64_t a, void *to, size_t n) { return self(o).ram.read(a, to, n); };
-        host.write = [](void *o, uint64_t a, const void *from, size_t n) {
+        function.read = [](void *o, uint64_t a, void *to, size_t n) { return self(o).ram.read(a, to, n); };
+        function.write = [](void *o, uint64_t a, const void *from, size_t n) {
             return self(o).ram.write(a, from, n);
         };
-        host.window_open = [](void *o, uint64_t a, size_t n, bool) {
+        function.window_open = [](void *o, uint64_t a, size_t n, bool) {
             return &(new OwnWindow{{self(o).ram.at(a, n)}})->window;
         };
-        host.window_close = [](void *, SvioWindow *w) { delete reinterpret_cast<OwnWindow *>(w); };
-        host.window_written = [](void *, SvioWindow *, size_t, size_t) {};
-        host.signal = [](void *, unsigned) {};
+        function.window_close = [](void *, SvioWindow *w) { delete reinterpret_cast<OwnWindow *>(w); };
+        function.window_written = [](void *, SvioWindow *, size_t, size_t) {};
+        function.signal = [](void *, unsigned) {};
         host.port_send = [](void *o, const uint8_t *data, size_t n) { return self(o).port_send(data, n); };
         host.port_flush_receive = [](void *) {};
         host.port_purge = [](void *o) { self(o).purges++; };
         SvioBoardConfig config{};
-        std::copy(vif_mac.begin(), vif_mac.end(), config.mac);
         config.cores = 1;
-        config.queue_size = 64;
         config.stall_ms = SVIO_PORT_STALL_MS;
+        SvioFunctionConfig physical{};
+        std::copy(vif_mac.begin(), vif_mac.end(), physical.mac);
+        physical.queue_size = 64;
         char *error = nullptr;
         board = svio_board_new(&host, &config, &error);
+        EXPECT_TRUE(svio_board_add_function(board, &function, &physical, &error));
+        EXPECT_TRUE(svio_board_start(board, &error));
         std::lock_guard guard(lock);
         svio_board_pause(board);
         svio_board_set_dma(board, 0, true, false);
@@ -115,6 +118,7 @@ struct FakeHost {
     BigLock lock;
     FakeRam ram{size_t{1} << 20};
     SvioHost host{};
+    SvioFunctionHost function{};
     SvioBoard *board = nullptr;
     std::vector<Frame> sent;
     size_t reset_at = 0;
