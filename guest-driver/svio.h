@@ -77,7 +77,7 @@ static inline void svio_queues_set_napi(struct net_device *netdev, u32 index,
 
 #define SVIO_FEATURES_WANTED \
 	(SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK | \
-	 SVIO_F_RX_HASH)
+	 SVIO_F_RX_HASH | SVIO_F_CSUM_TX)
 
 #define SVIO_RX_HEADROOM (NET_SKB_PAD + NET_IP_ALIGN)
 #define SVIO_RX_TAILROOM SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
@@ -352,7 +352,7 @@ void svio_napi_kick(struct svio_pair *pair);
 bool svio_bell(const struct svio_ring *ring, void __iomem *bell, u32 from, u32 to);
 netdev_tx_t svio_start_xmit(struct sk_buff *skb, struct net_device *netdev);
 u32 svio_tx_free(const struct svio_tx *tx);
-void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count);
+void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count, u32 head_flags);
 void svio_tx_kick(struct svio_tx *tx);
 
 /* svio_rx.c: the receive queue */

@@ -458,8 +458,9 @@ static void svio_setup_netdev(struct svio_priv *priv)
 	netdev->ethtool_ops = &svio_ethtool_ops;
 	netdev->watchdog_timeo = 5 * HZ;
 	netdev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
-	/* Chains need no checksum offload, and give TCP software segmentation in batches. */
 	netdev->hw_features = NETIF_F_SG;
+	if (priv->features & SVIO_F_CSUM_TX)
+		netdev->hw_features |= NETIF_F_HW_CSUM;
 	netdev->features = netdev->hw_features | NETIF_F_HIGHDMA;
 	netdev->vlan_features = netdev->features;
 	svio_set_xdp_features(netdev);

@@ -48,7 +48,7 @@ static void svio_tx_unmap(struct svio_tx *tx, struct svio_tx_buf *buf)
 				 DMA_TO_DEVICE);
 }
 
-/* Fills all but `flags`. The offload fields are zero since the ring was cleared. */
+/* Fills all but `flags` and the offload fields, which only flags make hold. */
 static int svio_tx_fill(struct svio_tx *tx, u32 position, dma_addr_t dma, u32 len, bool frag)
 {
 	u32 slot = position & (tx->ring.size - 1);
@@ -99,7 +99,7 @@ unwind:
 	return err;
 }
 
-void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count)
+void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count, u32 head_flags)
 {
 	u32 position = head + count - 1;
 	u32 more = 0;
@@ -114,7 +114,7 @@ void svio_tx_publish(struct svio_tx *tx, u32 head, u32 count)
 
 		/* A device that sees the head takes the whole chain. */
 		if (position == head) {
-			more |= tx->head_flags;
+			more |= tx->head_flags | head_flags;
 			dma_wmb();
 		}
 		WRITE_ONCE(tx->ring.entry[position & (tx->ring.size - 1)].flags,
@@ -156,6 +156,16 @@ static void svio_tx_maybe_stop(struct svio_tx *tx)
 	svio_count(&tx->send.sync, &tx->send.stops);
 }
 
+/* What is left to the device: fills the head's offload fields and returns their flags. */
+static u32 svio_tx_offload(struct svio_tx *tx, const struct sk_buff *skb)
+{
+	struct svio_entry *head = &tx->ring.entry[tx->use & (tx->ring.size - 1)];
+
+	head->csum_start = cpu_to_le16(skb_checksum_start_offset(skb));
+	head->csum_offset = cpu_to_le16(skb->csum_offset);
+	return SVIO_ENTRY_CSUM;
+}
+
 static int svio_tx_linearize(struct svio_tx *tx, struct sk_buff *skb)
 {
 	svio_count(&tx->send.sync, &tx->send.linearized);
@@ -167,7 +177,7 @@ netdev_tx_t svio_start_xmit(struct sk_buff *skb, struct net_device *netdev)
 	struct svio_priv *priv = netdev_priv(netdev);
 	struct svio_pair *pair = &priv->pair[skb_get_queue_mapping(skb)];
 	struct svio_tx *tx = &pair->tx;
-	u32 count, head = tx->use;
+	u32 count, head = tx->use, flags = 0;
 	bool kick;
 
 	if (unlikely(eth_skb_pad(skb))) {
@@ -184,12 +194,14 @@ netdev_tx_t svio_start_xmit(struct sk_buff *skb, struct net_device *netdev)
 	}
 	if (unlikely(svio_tx_map(tx, skb)))
 		goto drop;
+	if (skb->ip_summed == CHECKSUM_PARTIAL)
+		flags = svio_tx_offload(tx, skb);
 
 	skb_tx_timestamp(skb);
 	/* A polling device may complete it, and NAPI account for that, right after publishing. */
 	kick = __netdev_tx_sent_queue(tx->txq, skb->len, netdev_xmit_more());
 	WRITE_ONCE(tx->use, head + count);
-	svio_tx_publish(tx, head, count);
+	svio_tx_publish(tx, head, count, flags);
 
 	svio_tx_maybe_stop(tx);
 	if (kick || netif_xmit_stopped(tx->txq))

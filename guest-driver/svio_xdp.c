@@ -30,7 +30,7 @@ static int svio_xdp_post(struct svio_tx *tx, struct xdp_frame *xdpf, dma_addr_t 
 	buf->kind = kind;
 	buf->xdpf = xdpf;
 	WRITE_ONCE(tx->use, head + 1);
-	svio_tx_publish(tx, head, 1);
+	svio_tx_publish(tx, head, 1, 0);
 	txq_trans_cond_update(tx->txq);
 	svio_count(&tx->send.sync, &tx->send.xdp_sent);
 	return 0;

@@ -207,7 +207,7 @@ void Vif::load(const VifState &from) {
 void Core::save(Moving &to) {
     for (const Staged &frame : outbox_.frames()) {
         const uint8_t *data = outbox_.data(frame);
-        to.sent.push_back({frame.vif, frame.pair, frame.counted, {data, data + frame.length}});
+        to.sent.push_back({frame.vif, frame.pair, frame.counted, {data, data + frame.length}, frame.offload});
     }
     to.sent.insert(to.sent.end(), loaded_.begin(), loaded_.end());
     std::lock_guard guard(backlog_mutex_);
@@ -235,7 +235,7 @@ void Core::refill() {
     while (!loaded_.empty() && outbox_.has_room()) {
         const Moving::Sent &next = loaded_.front();
         std::copy(next.frame.begin(), next.frame.end(), outbox_.tail());
-        outbox_.push(next.vif, next.pair, static_cast<uint32_t>(next.frame.size()), next.counted);
+        outbox_.push(next.vif, next.pair, static_cast<uint32_t>(next.frame.size()), next.offload, next.counted);
         loaded_.pop_front();
     }
 }
@@ -293,6 +293,7 @@ class Loader {
 
   private:
     Board &board_;
+    uint16_t version_ = 0; // of the section that is being read
 
   public:
     std::vector<LoadedVif> vifs;
@@ -302,7 +303,9 @@ class Loader {
     void read_section(const StateSection &section) {
         StateReader in(section.payload);
         bool known = true;
-        bool fits = section.version == 1;
+        // Of a frame that is being sent: 2 has its offload fields.
+        bool fits = section.version == 1 || (section.tag == sent_tag && section.version == 2);
+        version_ = section.version;
         if (fits)
             known = read_known(section.tag, in);
         else
@@ -420,13 +423,25 @@ class Loader {
         return {frame.begin(), frame.end()};
     }
 
+    static Offload read_offload(StateReader &in) {
+        Offload offload;
+        offload.fields(in);
+        constexpr uint32_t known = SVIO_ENTRY_CSUM | SVIO_ENTRY_CSUM_OK | SVIO_ENTRY_SEG | SVIO_ENTRY_VLAN;
+        require((offload.flags & ~known) == 0, "a frame of the state has an unknown offload");
+        return offload;
+    }
+
     void read_sent(StateReader &in) {
         uint32_t index = read_index(in);
         uint32_t pair = read_pair(in, index);
         bool counted;
         in(counted);
-        moving.sent.push_back({&board_.vif(index), pair, counted, read_frame(in)});
+        Offload offload;
+        if (version_ >= 2)
+            offload = read_offload(in);
+        moving.sent.push_back({&board_.vif(index), pair, counted, read_frame(in), offload});
         size_t length = moving.sent.back().frame.size();
+        require(offload_fits(offload, length), "offload fields of the state point outside of their frame");
         require(length > 0 && length <= SVIO_MESSAGE_MAX, "a frame of the state has a length out of range");
         require(moving.sent.size() <= sent_max, "the state has more frames than a device can hold");
     }
@@ -506,13 +521,14 @@ std::vector<uint8_t> Board::save() {
     // Behind all backlogs: a core looks at its port last.
     for (std::vector<uint8_t> &frame : port_->pending())
         moving.received.push_back({vifs_.front().get(), std::move(frame)});
-    for (const auto &sent : moving.sent) {
+    for (auto &sent : moving.sent) {
         StateWriter part;
         part(index_of(sent.vif));
         part(sent.pair);
         part(sent.counted);
+        sent.offload.fields(part);
         part.raw(sent.frame);
-        out.add(sent_tag, 1, part.bytes);
+        out.add(sent_tag, 2, part.bytes);
     }
     for (const auto &received : moving.received) {
         StateWriter part;

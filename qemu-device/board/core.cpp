@@ -291,9 +291,9 @@ bool Core::send_outbox() {
     Port &port = board_.port();
     std::array<iovec, Outbox::max_frames> iov;
     std::array<Verdict, Outbox::max_frames> verdicts{};
-    std::span<const Staged> frames = outbox_.frames();
+    std::span<Staged> frames = outbox_.frames();
     size_t n = 0;
-    for (const Staged &frame : frames) {
+    for (Staged &frame : frames) {
         svio_stat reason = SVIO_STAT_COUNT;
         if (frame.length < SVIO_FRAME_MIN)
             reason = SVIO_STAT_DROP_TX_RUNT;
@@ -308,6 +308,8 @@ bool Core::send_outbox() {
             outbox_.pop(1);
             return true;
         }
+        if (frame.offload.has(SVIO_ENTRY_CSUM))
+            insert_checksum({outbox_.data(frame), frame.length}, frame.offload);
         iov[n++] = {outbox_.data(frame), frame.length};
     }
     std::array<Staged, Outbox::max_frames> offered;

@@ -67,6 +67,7 @@ class Core {
             uint32_t pair;
             bool counted; ///< as sent
             std::vector<uint8_t> frame;
+            Offload offload{};
         };
         struct Signal {
             Vif *vif;

@@ -192,10 +192,10 @@ bool Queue::signal_due(Clock &clock, bool now_or_never) {
 
 // ---- outbox ----
 
-void Outbox::push(Vif *vif, uint32_t pair, uint32_t length, bool counted) {
-    frames_.push_back({vif, pair, static_cast<uint32_t>(used_), length, counted});
+void Outbox::push(Vif *vif, uint32_t pair, uint32_t length, const Offload &offload, bool counted) {
+    frames_.push_back({vif, pair, static_cast<uint32_t>(used_ + headroom), length, counted, offload});
     // The next frame starts on a cache line of its own.
-    used_ += (size_t{length} + 63) & ~size_t{63};
+    used_ += headroom + ((size_t{length} + 63) & ~size_t{63});
 }
 
 void Outbox::pop(size_t n) {
@@ -218,11 +218,23 @@ size_t Outbox::purge(const Vif *vif) {
 // ---- sending ----
 
 uint32_t SendQueue::check_flags(const svio_entry &entry, bool head) const {
-    // No offload is offered yet, so each of their flags is one that was not negotiated.
-    uint32_t allowed = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
-    if (head && (features & SVIO_F_LOOPBACK))
-        allowed |= SVIO_ENTRY_LOOP;
-    return entry.flags & ~allowed ? SVIO_QERR_FLAGS : SVIO_QERR_NONE;
+    constexpr uint32_t plain = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
+    uint32_t special = entry.flags & ~plain;
+    if (special == 0) [[likely]]
+        return SVIO_QERR_NONE;
+    constexpr uint64_t segments = SVIO_F_SEG_TCP4 | SVIO_F_SEG_TCP6 | SVIO_F_SEG_UDP;
+    uint32_t allowed = (features & SVIO_F_LOOPBACK ? SVIO_ENTRY_LOOP : 0) |
+                       (features & SVIO_F_CSUM_TX ? SVIO_ENTRY_CSUM : 0) |
+                       (features & segments ? SVIO_ENTRY_SEG : 0) |
+                       (features & SVIO_F_VLAN_TX ? SVIO_ENTRY_VLAN : 0);
+    return !head || (special & ~allowed) ? SVIO_QERR_FLAGS : SVIO_QERR_NONE;
+}
+
+// Of a message that is whole.
+uint32_t SendQueue::check_offload(const Offload &offload, uint32_t length) const {
+    if (offload_needs(offload) & ~features)
+        return SVIO_QERR_FLAGS;
+    return offload_fits(offload, length) ? SVIO_QERR_NONE : SVIO_QERR_OFFLOAD;
 }
 
 // One entry of a chain, whose flags are in `entry` already: checks it and copies its buffer.
@@ -243,7 +255,9 @@ uint32_t SendQueue::take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svi
     return memory.read(entry.addr, to + length, entry.len) ? SVIO_QERR_NONE : SVIO_QERR_DMA;
 }
 
-uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags) {
+uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags,
+                                 Offload &offload) {
+    constexpr uint32_t offloads = SVIO_ENTRY_CSUM | SVIO_ENTRY_SEG | SVIO_ENTRY_VLAN;
     svio_entry entry;
     length = 0;
     for (uint32_t n = 0;; n++) {
@@ -259,11 +273,26 @@ uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &len
             fail(error);
             return 0;
         }
-        if (n == 0)
+        if (n == 0) {
             head_flags = entry.flags;
+            if (head_flags & offloads)
+                offload = {.flags = head_flags & offloads,
+                           .csum_start = entry.csum_start,
+                           .csum_offset = entry.csum_offset,
+                           .seg_size = entry.seg_size,
+                           .seg_header = entry.seg_header,
+                           .vlan_tci = entry.vlan_tci,
+                           .seg_type = entry.seg_type};
+        }
         length += entry.len;
-        if (!(entry.flags & SVIO_ENTRY_MORE))
+        if (entry.flags & SVIO_ENTRY_MORE)
+            continue;
+        if (head_flags & offloads)
+            error = check_offload(offload, length);
+        if (error == SVIO_QERR_NONE)
             return n + 1;
+        fail(error);
+        return 0;
     }
 }
 
@@ -278,17 +307,18 @@ size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t 
     looped = 0;
     while (taken < budget && outbox.has_room()) {
         uint32_t length, head_flags;
-        uint32_t entries = read_message(memory, outbox.tail(), length, head_flags);
+        Offload offload;
+        uint32_t entries = read_message(memory, outbox.tail(), length, head_flags, offload);
         if (entries == 0)
             break;
         // Before the first alone: from then on position() is ahead of what is published.
         if (taken == 0)
             drop_moot_signal();
         if (head_flags & SVIO_ENTRY_LOOP) {
-            vif.loop({outbox.tail(), length}, index);
+            vif.loop({outbox.tail(), length}, offload, index);
             looped++;
         } else {
-            outbox.push(&vif, index, length);
+            outbox.push(&vif, index, length, offload);
         }
         counters.add(SVIO_QSTAT_BYTES, length);
         if (entries > 1)

@@ -8,6 +8,7 @@
 
 #include "counters.hpp"
 #include "host.hpp"
+#include "offload.hpp"
 #include "rss.hpp"
 
 #include <array>
@@ -125,6 +126,7 @@ struct Staged {
     uint32_t offset;
     uint32_t length;
     bool counted; ///< as sent: by the device that this one has taken over from
+    Offload offload;
     bool operator==(const Staged &) const = default;
 };
 
@@ -132,15 +134,18 @@ struct Staged {
 class Outbox {
   public:
     static constexpr size_t max_frames = 64;
-    static constexpr size_t slab_size = 4 * size_t{SVIO_MESSAGE_MAX};
+    /// Before each frame, for what is put there on its way out: a cache line.
+    static constexpr size_t headroom = 64;
+    static constexpr size_t slab_size = 4 * (size_t{SVIO_MESSAGE_MAX} + headroom) + max_frames * headroom;
 
     Outbox() : slab_(slab_size) {}
     bool empty() const { return head_ == frames_.size(); }
     /// Room for one more message of any length?
-    bool has_room() const { return frames_.size() < max_frames && used_ + SVIO_MESSAGE_MAX <= slab_size; }
-    uint8_t *tail() { return slab_.data() + used_; }
-    void push(class Vif *vif, uint32_t pair, uint32_t length, bool counted = false);
+    bool has_room() const { return frames_.size() < max_frames && used_ + headroom + SVIO_MESSAGE_MAX <= slab_size; }
+    uint8_t *tail() { return slab_.data() + used_ + headroom; }
+    void push(class Vif *vif, uint32_t pair, uint32_t length, const Offload &offload = {}, bool counted = false);
     std::span<const Staged> frames() const { return std::span(frames_).subspan(head_); }
+    std::span<Staged> frames() { return std::span(frames_).subspan(head_); }
     uint8_t *data(const Staged &frame) { return slab_.data() + frame.offset; }
     void pop(size_t n);
     /// Removes all frames of a VIF and tells how many.
@@ -165,10 +170,12 @@ class SendQueue : public Queue {
 
   private:
     /// Reads the chain at position(). 0: nothing there, or the queue has failed; else the entries used.
-    uint32_t read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags);
+    uint32_t read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags,
+                          Offload &offload);
     uint32_t take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svio_entry &entry, uint8_t *to,
                         uint32_t length);
     uint32_t check_flags(const svio_entry &entry, bool head) const;
+    uint32_t check_offload(const Offload &offload, uint32_t length) const;
     void publish_done();
 };
 

@@ -577,8 +577,10 @@ Vif::Delivery Vif::receive(std::span<const uint8_t> frame, Arrival &arrival) {
     return conclude(result, frame, arrival);
 }
 
-void Vif::loop(std::span<const uint8_t> frame, unsigned pair) {
+void Vif::loop(std::span<uint8_t> frame, Offload offload, unsigned pair) {
     counters.add(SVIO_STAT_LOOPED);
+    if (offload.has(SVIO_ENTRY_CSUM))
+        insert_checksum(frame, offload);
     Arrival arrival{.pair = pair};
     if (!admits(frame, {.pair = pair, .hash = {}}, true))
         return;

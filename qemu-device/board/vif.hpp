@@ -148,7 +148,8 @@ class Pause {
 class Vif {
   public:
     static constexpr uint64_t features =
-        SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_RX_HASH | SVIO_F_LOOPBACK;
+        SVIO_F_CSUM_TX | SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_RX_HASH |
+        SVIO_F_LOOPBACK;
     /// How long a frame may wait for a buffer of its pair, where other pairs' frames wait behind it.
     static constexpr uint64_t patience_ns = 20'000'000;
 
@@ -220,7 +221,7 @@ class Vif {
     Delivery receive_locked(std::span<const uint8_t> frame, const Route &route, Arrival &arrival);
     /// A frame that the driver sends to its own VIF, on the core that picked it up: to the pair that it was
     /// sent by. Never held back, and link or not.
-    void loop(std::span<const uint8_t> frame, unsigned pair);
+    void loop(std::span<uint8_t> frame, Offload offload, unsigned pair);
     ReceiveQueue &receive_queue(unsigned pair = 0) { return pairs_[pair].receive; }
     const Rss &rss() const { return rss_; }
     void load_rss(const RssState &state) { rss_.load(state); }

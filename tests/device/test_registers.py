@@ -41,7 +41,7 @@ class Registers(DeviceCase):
         self.assertEqual(read(abi.SVIO_REG_STATUS), abi.SVIO_STATUS_READY | abi.SVIO_STATUS_LINK_UP)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_LO),
                          abi.SVIO_F_RX_CHAIN | abi.SVIO_F_MODERATION | abi.SVIO_F_MULTICAST
-                         | abi.SVIO_F_RX_HASH | abi.SVIO_F_LOOPBACK)
+                         | abi.SVIO_F_RX_HASH | abi.SVIO_F_LOOPBACK | abi.SVIO_F_CSUM_TX)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_HI), 0)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_PAIRS), 1)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_SIZE_HINT), 256)

@@ -73,12 +73,12 @@ class Machine {
         Frame bytes;
         uint32_t end = 0;    ///< position after it
         bool looped = false; ///< back to the VIF itself
+        svio_entry head{};
     };
     struct Expected {
         std::vector<Message> messages;
         std::vector<Range> read; ///< what they were made of
         uint32_t error = SVIO_QERR_NONE;
-        bool known = true; ///< false: offloads, which this model leaves to others
     };
 
     struct Tally {
@@ -92,6 +92,7 @@ class Machine {
     void rounds();
     Expected expect() const;
     uint32_t expect_message(uint32_t at, Message &message, Expected &expected) const;
+    uint32_t expect_offload(Message &message) const;
     void check_sent(const Expected &expected, uint32_t from);
     Tally begin_round();
     void match_sent(Tally before);

@@ -41,10 +41,16 @@ struct Ring {
         ram->set_word(entry_at(position) + offsetof(svio_entry, flags), flags);
     }
     /// Everything but the flags.
-    void fill(uint32_t position, uint64_t address, uint32_t length) {
+    void fill(uint32_t position, uint64_t address, uint32_t length, const Offload &offload = {}) {
         svio_entry entry{};
         entry.addr = address;
         entry.len = length;
+        entry.csum_start = offload.csum_start;
+        entry.csum_offset = offload.csum_offset;
+        entry.seg_size = offload.seg_size;
+        entry.seg_header = offload.seg_header;
+        entry.vlan_tci = offload.vlan_tci;
+        entry.seg_type = offload.seg_type;
         ram->put(entry_at(position), &entry, offsetof(svio_entry, flags));
     }
     void set_signal_at(uint32_t position) {
@@ -83,7 +89,7 @@ struct SendRing : Ring {
         next++;
     }
     /// A message in pieces of the given lengths (the last one takes the rest); head published last.
-    void post(const Frame &frame, const std::vector<uint32_t> &lengths = {}) {
+    void post(const Frame &frame, const std::vector<uint32_t> &lengths = {}, const Offload &offload = {}) {
         uint32_t head = next;
         size_t at = 0;
         std::vector<uint32_t> flags;
@@ -95,8 +101,8 @@ struct SendRing : Ring {
                 break; // the pieces were all of it
             ASSERT_LE(length, buffer_size);
             ram->put(buffer_at(next), frame.data() + at, length);
-            fill(next, buffer_at(next), length);
-            flags.push_back(lap_flag(next, SVIO_ENTRY_POSTED) |
+            fill(next, buffer_at(next), length, next == head ? offload : Offload{});
+            flags.push_back((next == head ? offload.flags : 0) | lap_flag(next, SVIO_ENTRY_POSTED) |
                             (at + length < frame.size() ? SVIO_ENTRY_MORE : 0));
             at += length;
             next++;
@@ -285,9 +291,9 @@ class Rig {
         push->offer(frame);
     }
     /// Posts, and rings if the device asks for it. True: rang.
-    bool send(const Frame &frame, const std::vector<uint32_t> &pieces = {}) {
+    bool send(const Frame &frame, const std::vector<uint32_t> &pieces = {}, const Offload &offload = {}) {
         uint32_t from = tx.next;
-        tx.post(frame, pieces);
+        tx.post(frame, pieces, offload);
         return kick(SVIO_SEND, tx, from);
     }
     bool kick(unsigned direction, const Ring &ring, uint32_t from) {

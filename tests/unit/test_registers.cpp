@@ -262,7 +262,7 @@ TEST_F(Registers, AStartClearsTheDevicesWordsAndAStopForgetsPosition) {
 }
 
 TEST_F(Registers, FeatureNegotiation) {
-    uint64_t refused[] = {SVIO_F_CSUM_TX, SVIO_F_SEG_TCP4 | SVIO_F_RX_CHAIN, SVIO_F_SHARED_SIGNALS,
+    uint64_t refused[] = {SVIO_F_QOS_REQUEST, SVIO_F_TIMESTAMP | SVIO_F_RX_CHAIN, SVIO_F_SHARED_SIGNALS,
                           1ULL << 63, ~0ULL};
     for (uint64_t features : refused) {
         rig.write(SVIO_REG_DRIVER_FEATURES_LO, static_cast<uint32_t>(features));
@@ -287,7 +287,7 @@ TEST_F(Registers, FeatureNegotiation) {
 TEST_F(Registers, RunWithoutFeaturesIsIgnoredAndCounted) {
     expect_bad_write(SVIO_REG_CONTROL, SVIO_CONTROL_RUN);
     EXPECT_EQ(rig.read(SVIO_REG_STATUS) & SVIO_STATUS_RUNNING, 0u);
-    rig.write(SVIO_REG_DRIVER_FEATURES_LO, SVIO_F_CSUM_TX);
+    rig.write(SVIO_REG_DRIVER_FEATURES_LO, SVIO_F_QOS_REQUEST);
     expect_bad_write(SVIO_REG_CONTROL, SVIO_CONTROL_RUN | SVIO_CONTROL_FEATURES_OK);
     EXPECT_EQ(rig.read(SVIO_REG_CONTROL), 0u);
     rig.write(SVIO_REG_DRIVER_FEATURES_LO, 0);

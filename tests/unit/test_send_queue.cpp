@@ -87,8 +87,8 @@ const Malformed malformed[] = {
          rig.tx.post_raw(FakeRam::base, UINT32_MAX - 30);
      }},
     {"flags_in_second_entry", SVIO_QERR_FLAGS, [](Rig &rig) { chain_of(rig, 2, 60, SVIO_ENTRY_CSUM); }},
-    // Every bit but POSTED (31), DONE (30, ignored) and MORE (0): unknown, or of a feature that is not
-    // offered.
+    // Every bit but POSTED (31), DONE (30, ignored) and MORE (0): unknown, or of a feature that was not
+    // accepted.
     {"flag_csum", SVIO_QERR_FLAGS, one_flag<1>},
     {"flag_csum_ok", SVIO_QERR_FLAGS, one_flag<2>},
     {"flag_seg", SVIO_QERR_FLAGS, one_flag<3>},
@@ -127,7 +127,7 @@ class SendMalformed : public testing::TestWithParam<std::tuple<Malformed, bool>>
 TEST_P(SendMalformed, StopsTheQueueAtItsHeadAndCarriesWhatWasBefore) {
     auto [bad, direct] = GetParam();
     Rig rig({.direct = direct});
-    rig.bring_up(128);
+    rig.bring_up(128, 2048, SVIO_F_LOOPBACK);
     Frame before = make_frame(200, 1), chained = make_frame(300, 2);
     rig.tx.post(before);
     rig.tx.post(chained, {100, 100});
