@@ -167,4 +167,5 @@ def all_checks():
     return found
 
 
-TEST_FOLDERS = {"device": TESTS / "device", "device-asan": TESTS / "device", "vm": TESTS / "vm"}
+TEST_FOLDERS = {"unit": TESTS / "unit", "device": TESTS / "device", "device-asan": TESTS / "device",
+                "vm": TESTS / "vm"}

@@ -28,6 +28,7 @@ More examples
   scripts/svio package                 .deb packages for host and guest, in build/package/
   scripts/svio test unit -k queue      some of the tests
   scripts/svio demo --json result.json figures for a program to read
+  scripts/svio bench scaling           rate, fairness and isolation of up to 32 VIFs
 
 What lies where
   build/                 everything that is derived; remove it and start afresh
@@ -40,6 +41,7 @@ VERBS = (
     ("doctor", "doctor", "what this host can do, each gap with the command that mends it"),
     ("setup", "setup", "build everything; quick when nothing has changed"),
     ("demo", "demo", "real traffic and latency, beside virtio-net"),
+    ("bench", "bench", "what many VIFs cost, how they share, and whether one disturbs another"),
     ("vm", "vm_verb", "a shell in a test VM, or your own disk image with the card"),
     ("package", "package", "Debian packages of the plugin, the driver (DKMS) and the tools"),
     ("test", "testing", "all tests, one closing line"),

@@ -130,14 +130,16 @@ def standard_rows(folder, on_board=True):
 
 
 class WirePeer:
-    """The peer process. It ends with us in any case: the end of its standard input ends it."""
+    """The peer process. It ends with us in any case: the end of its standard input ends it.
+
+    Its wires are rows of the table, or texts as the program takes them."""
 
     def __init__(self, rows, program=WIRE_PEER):
         if not Path(program).exists():
             raise SvioError("The wire peer is not built yet: run scripts/svio setup.")
         words = [str(program)]
         for row in rows:
-            words += ["--wire", row.peer_argument()]
+            words += ["--wire", row if isinstance(row, str) else row.peer_argument()]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
@@ -256,6 +258,18 @@ def cpu_difference(before, after):
 
 # --- measuring -----------------------------------------------------------------------------------
 
+def arm(vm, programs):
+    """All programs ("name command" lines) started and held; again where one was not held in time."""
+    for last in (False, False, True):
+        done = vm.run("cd /tmp/cells && . /tmp/cells.sh && clean && arm", timeout=300, check=False,
+                      stdin=programs.encode())
+        if not done.rc:
+            return
+        if last:
+            raise SvioError("The programs in the guest could not be started in time three times: the "
+                            "host is too busy to measure anything.", (done.out + done.err).strip())
+
+
 class Bench:
     """The VM, its peer and what to measure on them."""
 
@@ -315,23 +329,12 @@ class Bench:
         """Measure every NIC once: a list of cells."""
         plan = [(row, what) for row in order for what in (*SIZES, "tx")]
         report("start-up of the guest's programs")
-        self._arm("".join(f"{row.wire}-{what} {self.guest_program(row, what)}\n" for row, what in plan))
+        arm(self.vm, "".join(f"{row.wire}-{what} {self.guest_program(row, what)}\n" for row, what in plan))
         cells = []
         for row, what in plan:
             report(f"{row.nic}, {row.port}, " + (f"{TX_SIZE} B datagrams" if what == "tx" else f"{what} B"))
             cells.append({"round": number, **self.cell(row, what)})
         return cells
-
-    def _arm(self, programs):
-        """All programs started and held; again where one was not held in time."""
-        for last in (False, False, True):
-            done = self.vm.run("cd /tmp/cells && . /tmp/cells.sh && clean && arm", timeout=300, check=False,
-                               stdin=programs.encode())
-            if not done.rc:
-                return
-            if last:
-                raise SvioError("The programs in the guest could not be started in time three times: the "
-                                "host is too busy to measure anything.", (done.out + done.err).strip())
 
     def _snapshot(self, row):
         peer = self.peer.ask("counters")

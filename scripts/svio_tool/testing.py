@@ -116,6 +116,7 @@ def _unit(tally):
             continue
         if _set_up(tally, f"{prefix}/compiles", [step]):
             _google_tests(tally, prefix, binary)
+    _python_tests(tally, "unit")
 
 
 LISTED = re.compile(r"^\[ RUN      \] (\S+)")
@@ -254,7 +255,7 @@ def _lines(source, take, copy):
             patience = take(line.decode(errors="replace")) or PATIENCE
 
 
-# --- device and vm ------------------------------------------------------------------------------------
+# --- unit, device and vm ------------------------------------------------------------------------------------
 
 class _WorkerReader:
     def __init__(self, tally, suite):

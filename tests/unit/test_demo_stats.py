@@ -8,7 +8,6 @@ import struct
 import sys
 import tempfile
 import time
-import types
 import unittest
 from pathlib import Path
 
@@ -316,15 +315,16 @@ class Peer(unittest.TestCase):
     def test_bad_floods_are_refused(self):
         mac, ip = GUEST_MAC.hex(":"), "10.9.0.2"
         for words in ("", "w", "w on", "x off", f"w {mac} {ip}", f"w {mac} {ip} 7", f"w {mac} {ip} 9000",
-                      f"w {mac} {ip} 64 -1", f"w {mac} {ip} 64 1x", f"w {mac}:00 {ip} 64", f"w {mac[:-3]} {ip} 64",
-                      f"w {mac} 10.9.0 64", f"w {mac} {ip} 64 1 2", f"w {mac} {ip} 64 99999999999999999999"):
+                      f"w {mac} {ip} 64 -1", f"w {mac} {ip} 64 1x", f"w {mac}:00 {ip} 64",
+                      f"w {mac[:-3]} {ip} 64", f"w {mac} 10.9.0 64", f"w {mac} {ip} 64 1 2",
+                      f"w {mac} {ip} 64 99999999999999999999"):
             self.assertIn("error", self.peer.ask("flood " + words), words)
         self.assertEqual(self.counters()["flood_sent"], 0)
 
     def test_a_host_with_many_addresses(self):
         self.peer.close()
         row = f"w,{self.far},{self.near},10.9.0.1/16"
-        self.peer = latency.WirePeer([types.SimpleNamespace(peer_argument=lambda: row)],
+        self.peer = latency.WirePeer([row],
                                      os.environ.get("SVIO_WIRE_PEER", paths.WIRE_PEER))
         self.addCleanup(self.peer.close)
         for address in (bytes((10, 9, 0, 1)), bytes((10, 9, 255, 254))):
