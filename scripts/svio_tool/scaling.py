@@ -133,7 +133,7 @@ class Lab:
 
     def _wires(self):
         wires = [("main", f"{PEER}/16"), ("other", OTHER_PEER)]
-        return ["{},{1},{0},{}".format(*self._ends(wire), wire, ip) for wire, ip in wires]
+        return [f"{wire},{self._ends(wire)[1]},{self._ends(wire)[0]},{ip}" for wire, ip in wires]
 
     def _board(self, name, wire, mac, more=""):
         return f"svio-nic,id={name},port=dgram:{self._ends(wire)[0]},,{self._ends(wire)[1]},mac={mac}{more}"
@@ -330,8 +330,8 @@ class Lab:
 
 # --- rounds ----------------------------------------------------------------------------------------
 
-def _rounds(rounds, title, one, on_round):
-    """{kind: cells} of whole rounds; on_round gets those so far."""
+def in_rounds(rounds, title, one, on_round):
+    """on_round gets {kind: cells} of the whole rounds so far; one() is a round: [(kind, cell)]."""
     cells = {}
     for number in range(1, rounds + 1):
         words = f"{title}, round {number} of {rounds}"
@@ -342,7 +342,6 @@ def _rounds(rounds, title, one, on_round):
                 cells.setdefault(kind, []).append({"round": number, **cell})
             progress.title = words
         on_round(cells)
-    return cells
 
 
 def measure(lab, rounds, seed, on_round):
@@ -361,7 +360,7 @@ def measure(lab, rounds, seed, on_round):
             found.append(("trip", lab.trip(load, size, flood)))
         return found
 
-    return _rounds(rounds, "rate, isolation and latency", one, on_round)
+    in_rounds(rounds, "rate, isolation and latency", one, on_round)
 
 
 def measure_fairness(lab, rounds, seed, on_round):
@@ -376,4 +375,4 @@ def measure_fairness(lab, rounds, seed, on_round):
             found.append(("share", lab.share(load, weights)))
         return found
 
-    return _rounds(rounds, f"fairness at {lab.port_mbps} Mbit/s", one, on_round)
+    in_rounds(rounds, f"fairness at {lab.port_mbps} Mbit/s", one, on_round)

@@ -153,6 +153,20 @@ class Parts(unittest.TestCase):
                      "p99 is 1.50 times", "takes 0.30 of one", "a noisy run, repeat it"):
             self.assertIn(said, words)
 
+    def test_an_interrupted_round_leaves_whole_ones(self):
+        seen, calls = [], []
+
+        def one(report):
+            calls.append(None)
+            report("something")
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return [("rate", {"vifs": 1}), ("trip", {"load": "alone"}), ("rate", {"vifs": 2})]
+        with self.assertRaises(KeyboardInterrupt), contextlib.redirect_stderr(io.StringIO()):
+            scaling.in_rounds(5, "title", one, lambda cells: seen.append(json.loads(json.dumps(cells))))
+        self.assertEqual([len(cells["rate"]) for cells in seen], [2, 4])
+        self.assertEqual(seen[1]["trip"], [{"round": 1, "load": "alone"}, {"round": 2, "load": "alone"}])
+
     def test_settings(self):
         self.assertEqual(scaling.Settings().vifs, 34)
         self.assertEqual(scaling.Settings(counts=(1,), equal=1, weights=(1,)).vifs, 4)
