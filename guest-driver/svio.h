@@ -9,6 +9,7 @@
 #include <linux/ethtool.h>
 #include <linux/if_vlan.h>
 #include <linux/io.h>
+#include <linux/iopoll.h>
 #include <linux/mutex.h>
 #include <linux/netdevice.h>
 #include <linux/pci.h>
@@ -73,11 +74,15 @@ static inline void svio_queues_set_napi(struct net_device *netdev, u32 index,
 #define SVIO_HAVE_RXFH_PARAM
 #endif
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
+#define SVIO_HAVE_PARAM_EXTACK
+#endif
+
 #define SVIO_DRV_NAME "svio"
 
 #define SVIO_FEATURES_WANTED \
 	(SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK | \
-	 SVIO_F_RX_HASH | SVIO_F_CSUM_TX)
+	 SVIO_F_RX_HASH | SVIO_F_CSUM_TX | SVIO_F_QOS_REQUEST)
 
 #define SVIO_RX_HEADROOM (NET_SKB_PAD + NET_IP_ALIGN)
 #define SVIO_RX_TAILROOM SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
@@ -100,6 +105,8 @@ static inline void svio_queues_set_napi(struct net_device *netdev, u32 index,
 #define SVIO_MBOX_DATA PAGE_SIZE
 #define SVIO_RESET_TRIES 5
 
+struct devlink;
+struct svio_admin;
 struct svio_priv;
 
 /* What both directions have. Shared memory, written by both sides. */
@@ -237,6 +244,13 @@ struct svio_pair {
 	struct svio_rx rx;
 };
 
+/* What the VIF gets of the port. */
+struct svio_qos {
+	u32 min_mbps;
+	u32 max_mbps; /* 0: no limit */
+	u32 weight;
+};
+
 /* Bits of svio_priv.state. */
 enum {
 	SVIO_OPEN, /* memory and interrupts of the pairs are there; under RTNL */
@@ -246,6 +260,8 @@ enum {
 	SVIO_WANT_RESET,
 	SVIO_WANT_RX_MODE,
 	SVIO_TESTING, /* the self test waits for its frames */
+	SVIO_EMPTY, /* there is no VIF in this slot, and no net device */
+	SVIO_REPROBING, /* the VIF came or went */
 };
 
 struct svio_priv {
@@ -254,6 +270,8 @@ struct svio_priv {
 	void __iomem *regs;
 	u64 features; /* negotiated */
 	u32 abi_version;
+	u64 vif_id;
+	u16 vlan; /* that management puts us into, with the priority */
 	u16 pairs; /* in use; under RTNL */
 	u16 pairs_max; /* of the device, with a vector each */
 	u32 ring_max;
@@ -288,6 +306,11 @@ struct svio_priv {
 	u32 rss_types; /* bits SVIO_HASH_* */
 	u8 rss_key[SVIO_RSS_KEY_LEN];
 	u8 rss_table[SVIO_RSS_TABLE_MAX];
+
+	struct svio_admin *admin; /* of a PF with management */
+	struct svio_vif_config *vf_saved; /* during a reset or a sleep of the PF */
+	struct devlink *devlink;
+	bool devlink_params;
 
 	struct svio_pair pair[SVIO_MAX_QUEUE_PAIRS];
 };
@@ -328,6 +351,7 @@ bool svio_hw_gone(struct svio_priv *priv);
 void svio_hw_log_errors(struct svio_priv *priv);
 
 /* svio_mbox.c: mailbox commands. Process context. */
+int svio_status_errno(u16 status);
 int svio_mbox_set_mac(struct svio_priv *priv, const u8 *mac);
 int svio_mbox_set_mtu(struct svio_priv *priv, u32 mtu);
 int svio_mbox_queue_pairs(struct svio_priv *priv, u32 count);
@@ -336,7 +360,48 @@ int svio_mbox_identify(struct svio_priv *priv, struct svio_vif_info *info);
 int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags);
 int svio_mbox_multicast(struct svio_priv *priv, const u8 *mac, int count);
 int svio_mbox_test_signal(struct svio_priv *priv, u32 vector);
+int svio_mbox_qos(struct svio_priv *priv, struct svio_qos *qos);
 int svio_mbox_stats(struct svio_priv *priv, u32 pair, u64 *send, u64 *receive, int max);
+
+/* svio_admin.c: the admin queue of a PF. Process context. */
+int svio_admin_alloc(struct svio_priv *priv);
+void svio_admin_free(struct svio_priv *priv);
+void svio_admin_start(struct svio_priv *priv);
+void svio_admin_forget(struct svio_priv *priv);
+void svio_admin_irq(struct svio_priv *priv); /* from any context */
+bool svio_admin_has(const struct svio_priv *priv, u32 option);
+int svio_admin_command(struct svio_priv *priv, struct svio_command *cmd, const void *in,
+		       u32 in_len, void *out, u32 out_len);
+
+/* svio_sriov.c. The operations of VFs under RTNL, what concerns resets and sleep without. */
+int svio_sriov_configure(struct pci_dev *pdev, int count);
+void svio_sriov_remove(struct svio_priv *priv);
+void svio_sriov_prepare_reset(struct svio_priv *priv);
+void svio_sriov_reset_done(struct svio_priv *priv);
+void svio_sriov_prepare_sleep(struct svio_priv *priv);
+void svio_sriov_wake(struct svio_priv *priv);
+int svio_set_vf_mac(struct net_device *netdev, int vf, u8 *mac);
+int svio_set_vf_vlan(struct net_device *netdev, int vf, u16 vlan, u8 qos, __be16 proto);
+int svio_set_vf_rate(struct net_device *netdev, int vf, int min_rate, int max_rate);
+int svio_set_vf_spoofchk(struct net_device *netdev, int vf, bool on);
+int svio_set_vf_trust(struct net_device *netdev, int vf, bool on);
+int svio_set_vf_link_state(struct net_device *netdev, int vf, int state);
+int svio_get_vf_config(struct net_device *netdev, int vf, struct ifla_vf_info *info);
+int svio_get_vf_stats(struct net_device *netdev, int vf, struct ifla_vf_stats *stats);
+
+/* svio_slot.c: VIFs that come to a function and go */
+int svio_slot_init(void);
+void svio_slot_exit(void);
+void svio_probe_again(struct svio_priv *priv);
+u64 svio_vif_id(struct svio_priv *priv);
+bool svio_slot_fits(struct svio_priv *priv);
+void svio_slot_await(struct svio_priv *priv);
+int svio_slot_listen(struct svio_priv *priv);
+bool svio_slot_check(struct svio_priv *priv);
+
+/* svio_devlink.c */
+void svio_devlink_register(struct svio_priv *priv);
+void svio_devlink_unregister(struct svio_priv *priv);
 
 /* svio_txrx.c: memory of a pair, NAPI, the send queue */
 int svio_pair_alloc(struct svio_pair *pair);
@@ -433,6 +498,8 @@ void svio_down(struct svio_priv *priv);
 void svio_update_carrier(struct svio_priv *priv);
 int svio_open(struct net_device *netdev);
 int svio_stop(struct net_device *netdev);
+void svio_reset_prepare(struct pci_dev *pdev); /* takes RTNL */
+void svio_reset_done(struct pci_dev *pdev); /* takes RTNL */
 
 /* svio_pm.c. Under RTNL unless said otherwise. */
 void svio_detach(struct svio_priv *priv);

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* svio VIF driver: the function and its queues as registers (SPEC 3 to 5.1) */
-#include <linux/iopoll.h>
-
 #include "svio.h"
 
 #define SVIO_POLL_US 50

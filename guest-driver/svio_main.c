@@ -30,6 +30,7 @@ static irqreturn_t svio_event_irq(int irq, void *data)
 	u32 events = svio_rd(priv, SVIO_REG_EVENT);
 
 	atomic64_inc(&priv->event_irqs);
+	svio_admin_irq(priv);
 	if (events == U32_MAX || !events)
 		return IRQ_HANDLED;
 	svio_wr(priv, SVIO_REG_EVENT, events);
@@ -327,26 +328,36 @@ static const struct net_device_ops svio_netdev_ops = {
 	.ndo_get_stats64 = svio_get_stats64,
 	.ndo_bpf = svio_bpf,
 	.ndo_xdp_xmit = svio_xdp_xmit,
+	.ndo_set_vf_mac = svio_set_vf_mac,
+	.ndo_set_vf_vlan = svio_set_vf_vlan,
+	.ndo_set_vf_rate = svio_set_vf_rate,
+	.ndo_set_vf_spoofchk = svio_set_vf_spoofchk,
+	.ndo_set_vf_trust = svio_set_vf_trust,
+	.ndo_set_vf_link_state = svio_set_vf_link_state,
+	.ndo_get_vf_config = svio_get_vf_config,
+	.ndo_get_vf_stats = svio_get_vf_stats,
 };
 
 /* ---- PCI resets: the administrator's FLR ---- */
 
-static void svio_reset_prepare(struct pci_dev *pdev)
+void svio_reset_prepare(struct pci_dev *pdev)
 {
 	struct svio_priv *priv = pci_get_drvdata(pdev);
 
+	svio_sriov_prepare_reset(priv);
 	rtnl_lock();
 	svio_detach(priv);
 	rtnl_unlock();
 }
 
-static void svio_reset_done(struct pci_dev *pdev)
+void svio_reset_done(struct pci_dev *pdev)
 {
 	struct svio_priv *priv = pci_get_drvdata(pdev);
 
 	rtnl_lock();
 	svio_attach(priv);
 	rtnl_unlock();
+	svio_sriov_reset_done(priv);
 }
 
 static const struct pci_error_handlers svio_err_handler = {
@@ -385,6 +396,8 @@ static int svio_setup_vectors(struct svio_priv *priv)
 	int pairs, vectors, err;
 
 	pairs = clamp_t(u32, svio_rd(priv, SVIO_REG_QUEUE_PAIRS), 1, SVIO_MAX_QUEUE_PAIRS);
+	if (test_bit(SVIO_EMPTY, &priv->state))
+		pairs = 1;
 	vectors = pci_alloc_irq_vectors(priv->pdev, 2, pairs + 1, PCI_IRQ_MSIX);
 	if (vectors < 0) {
 		dev_err(dev, "MSI-X with 2 vectors is needed and cannot be had: %d\n", vectors);
@@ -494,16 +507,18 @@ static int svio_setup_pci(struct svio_priv *priv)
 	if (err)
 		goto unmap;
 	kind = svio_rd(priv, SVIO_REG_VIF_KIND);
+	if (kind == SVIO_KIND_NONE) {
+		dev_info(&pdev->dev, "there is no VIF in this slot yet, waiting for one\n");
+		set_bit(SVIO_EMPTY, &priv->state);
+		return 0;
+	}
 	if (kind != SVIO_KIND_NET) {
 		err = -ENODEV;
-		if (kind == SVIO_KIND_NONE)
-			dev_err(&pdev->dev, "there is no VIF in this slot\n");
-		else
-			dev_err(&pdev->dev, "the VIF is of kind %u, not a network interface\n",
-				kind);
+		dev_err(&pdev->dev, "the VIF is of kind %u, not a network interface\n", kind);
 		goto unmap;
 	}
 	err = svio_hw_init(priv);
+	priv->vif_id = svio_vif_id(priv);
 	if (!err)
 		return 0;
 
@@ -599,12 +614,23 @@ static int svio_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	err = svio_alloc_mbox(priv);
 	if (err)
 		goto free_mbox;
+	err = svio_admin_alloc(priv);
+	if (err)
+		goto free_mbox;
 	err = svio_setup_vectors(priv);
 	if (err)
 		goto free_mbox;
+	if (test_bit(SVIO_EMPTY, &priv->state)) {
+		err = svio_slot_listen(priv);
+		if (err)
+			goto free_vectors;
+		return 0;
+	}
+	svio_admin_start(priv);
 	err = svio_register(priv);
 	if (err)
 		goto free_vectors;
+	svio_devlink_register(priv);
 
 	/* An event may have come before the service task had a net device. */
 	mod_delayed_work(system_wq, &priv->service, 0);
@@ -612,6 +638,8 @@ static int svio_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		    svio_rd(priv, SVIO_REG_VIF_ID_HI), svio_rd(priv, SVIO_REG_VIF_ID_LO),
 		    priv->abi_version >> 16, priv->abi_version & 0xffff,
 		    priv->pairs, priv->pairs == 1 ? "" : "s", netdev->dev_addr);
+	if (pci_num_vf(pdev))
+		netdev_info(netdev, "%d VFs are there already\n", pci_num_vf(pdev));
 	return 0;
 
 free_vectors:
@@ -620,6 +648,7 @@ free_vectors:
 	pci_free_irq_vectors(pdev);
 free_mbox:
 	svio_release_pci(priv);
+	svio_admin_free(priv);
 	svio_free_mbox(priv);
 free_netdev:
 	free_netdev(netdev);
@@ -630,13 +659,18 @@ static void svio_remove(struct pci_dev *pdev)
 {
 	struct svio_priv *priv = pci_get_drvdata(pdev);
 
-	unregister_netdev(priv->netdev);
+	svio_sriov_remove(priv);
+	svio_devlink_unregister(priv);
+	if (!test_bit(SVIO_EMPTY, &priv->state))
+		unregister_netdev(priv->netdev);
 	/* Nothing queues the service task once its interrupt is gone as well. */
 	free_irq(pci_irq_vector(pdev, 0), priv);
 	cancel_delayed_work_sync(&priv->service);
 	pci_free_irq_vectors(pdev);
 	svio_release_pci(priv);
+	svio_admin_free(priv);
 	svio_free_mbox(priv);
+	kfree(priv->vf_saved);
 	free_netdev(priv->netdev);
 }
 
@@ -658,10 +692,31 @@ static struct pci_driver svio_driver = {
 	.probe = svio_probe,
 	.remove = svio_remove,
 	.shutdown = svio_shutdown,
+	.sriov_configure = svio_sriov_configure,
 	.err_handler = &svio_err_handler,
 	.driver.pm = pm_sleep_ptr(&svio_pm_ops),
 };
-module_pci_driver(svio_driver);
+
+static int __init svio_init(void)
+{
+	int err;
+
+	err = svio_slot_init();
+	if (err)
+		return err;
+	err = pci_register_driver(&svio_driver);
+	if (err)
+		svio_slot_exit();
+	return err;
+}
+module_init(svio_init);
+
+static void __exit svio_exit(void)
+{
+	pci_unregister_driver(&svio_driver);
+	svio_slot_exit();
+}
+module_exit(svio_exit);
 
 MODULE_DESCRIPTION("svio self-virtualizing network interface");
 MODULE_LICENSE("GPL");

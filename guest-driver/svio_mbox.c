@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* svio VIF driver: mailbox commands (SPEC 7) */
-#include <linux/iopoll.h>
-
 #include "svio.h"
 
 #define SVIO_MBOX_POLL_US 20
@@ -12,7 +10,7 @@ union svio_mbox_words {
 	__le32 word[sizeof(struct svio_command) / sizeof(__le32)];
 };
 
-static int svio_status_errno(u16 status)
+int svio_status_errno(u16 status)
 {
 	switch (status) {
 	case SVIO_ST_OK:
@@ -192,6 +190,24 @@ int svio_mbox_multicast(struct svio_priv *priv, const u8 *mac, int count)
 		count -= n;
 	} while (!err && count);
 	return err;
+}
+
+/* Asks for rates and a weight, and tells which were granted. */
+int svio_mbox_qos(struct svio_priv *priv, struct svio_qos *qos)
+{
+	union svio_mbox_words m = { .cmd.opcode = cpu_to_le16(SVIO_OP_QOS_REQUEST) };
+	int err;
+
+	m.cmd.u.qos.min_mbps = cpu_to_le32(qos->min_mbps);
+	m.cmd.u.qos.max_mbps = cpu_to_le32(qos->max_mbps);
+	m.cmd.u.qos.weight = cpu_to_le32(qos->weight);
+	err = svio_mbox_simple(priv, &m);
+	if (err)
+		return err;
+	qos->min_mbps = le32_to_cpu(m.cmd.u.qos.min_mbps);
+	qos->max_mbps = le32_to_cpu(m.cmd.u.qos.max_mbps);
+	qos->weight = le32_to_cpu(m.cmd.u.qos.weight);
+	return 0;
 }
 
 int svio_mbox_identify(struct svio_priv *priv, struct svio_vif_info *info)

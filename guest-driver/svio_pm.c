@@ -8,7 +8,8 @@
 /* Afterwards nothing touches the device until svio_attach(). Under RTNL. */
 void svio_detach(struct svio_priv *priv)
 {
-	netif_device_detach(priv->netdev);
+	if (!test_bit(SVIO_EMPTY, &priv->state))
+		netif_device_detach(priv->netdev);
 	svio_down(priv);
 	set_bit(SVIO_DETACHED, &priv->state);
 }
@@ -19,6 +20,11 @@ void svio_attach(struct svio_priv *priv)
 	clear_bit(SVIO_DETACHED, &priv->state);
 	clear_bit(SVIO_GONE, &priv->state);
 	priv->reset_failures = 0;
+	if (test_bit(SVIO_EMPTY, &priv->state)) {
+		svio_slot_listen(priv);
+		return;
+	}
+	svio_slot_await(priv);
 	if (svio_revive(priv))
 		svio_request_reset(priv);
 	else
@@ -38,7 +44,10 @@ void svio_power_down(struct svio_priv *priv)
 
 static int svio_suspend(struct device *dev)
 {
-	svio_power_down(dev_get_drvdata(dev));
+	struct svio_priv *priv = dev_get_drvdata(dev);
+
+	svio_sriov_prepare_sleep(priv);
+	svio_power_down(priv);
 	return 0;
 }
 
@@ -49,6 +58,7 @@ static int svio_resume(struct device *dev)
 	rtnl_lock();
 	svio_attach(priv);
 	rtnl_unlock();
+	svio_sriov_wake(priv);
 	/* What was asked for meanwhile. */
 	mod_delayed_work(system_wq, &priv->service, 0);
 	return 0;

@@ -43,6 +43,10 @@ static void svio_apply_rx_mode(struct svio_priv *priv)
 		err = svio_mbox_multicast(priv, priv->mc_list, count);
 	if (!err)
 		err = svio_mbox_rx_mode(priv, flags);
+	if (err == -EPERM && flags) {
+		netdev_warn(netdev, "management does not allow receive mode %#x\n", flags);
+		err = svio_mbox_rx_mode(priv, 0);
+	}
 	if (err && err != -ENODEV)
 		netdev_warn(netdev, "receive mode %#x not set: %d\n", flags, err);
 }
@@ -56,18 +60,54 @@ void svio_request_reset(struct svio_priv *priv)
 	mod_delayed_work(system_wq, &priv->service, 0);
 }
 
+/* Management's word: it is in force already. */
+static void svio_take_mac(struct svio_priv *priv, const u8 *mac)
+{
+	struct net_device *netdev = priv->netdev;
+
+	if (!is_valid_ether_addr(mac) || ether_addr_equal(mac, netdev->dev_addr))
+		return;
+	netdev_info(netdev, "management set the MAC address %pM\n", mac);
+	eth_hw_addr_set(netdev, mac);
+	call_netdevice_notifiers(NETDEV_CHANGEADDR, netdev);
+}
+
+static bool svio_perm_mac_changed(struct svio_priv *priv)
+{
+	u8 mac[ETH_ALEN] __aligned(2);
+
+	svio_hw_read_mac(priv, mac);
+	if (!is_valid_ether_addr(mac) || ether_addr_equal(mac, priv->netdev->perm_addr))
+		return false;
+	ether_addr_copy(priv->netdev->perm_addr, mac);
+	return true;
+}
+
+/* The user's own choice, unless management has meanwhile made another, or does not allow it any more. */
+static void svio_restore_mac(struct svio_priv *priv)
+{
+	struct net_device *netdev = priv->netdev;
+	int err = -EPERM;
+
+	if (!svio_perm_mac_changed(priv)) {
+		if (ether_addr_equal(netdev->dev_addr, netdev->perm_addr))
+			return;
+		err = svio_mbox_set_mac(priv, netdev->dev_addr);
+		if (!err)
+			return;
+		netdev_warn(netdev, "MAC address %pM not set: %d\n", netdev->dev_addr, err);
+	}
+	if (err == -EPERM)
+		svio_take_mac(priv, netdev->perm_addr);
+}
+
 /* What the device has forgotten in a reset. */
 int svio_restore(struct svio_priv *priv)
 {
 	struct net_device *netdev = priv->netdev;
 	int err;
 
-	if (!ether_addr_equal(netdev->dev_addr, netdev->perm_addr)) {
-		err = svio_mbox_set_mac(priv, netdev->dev_addr);
-		if (err)
-			netdev_warn(netdev, "MAC address %pM not set: %d\n",
-				    netdev->dev_addr, err);
-	}
+	svio_restore_mac(priv);
 	err = svio_apply_rss(priv);
 	if (err)
 		return err;
@@ -83,9 +123,13 @@ int svio_revive(struct svio_priv *priv)
 {
 	int err;
 
+	svio_admin_forget(priv);
 	err = svio_hw_init(priv);
-	if (!err)
-		err = svio_restore(priv);
+	if (err)
+		return err;
+	priv->vif_id = svio_vif_id(priv);
+	svio_admin_start(priv);
+	err = svio_restore(priv);
 	if (!err && test_bit(SVIO_OPEN, &priv->state))
 		err = svio_up(priv);
 	return err;
@@ -134,11 +178,24 @@ static void svio_apply_config(struct svio_priv *priv)
 	mtu_max = min_t(u32, le32_to_cpu(info.mtu_max), netdev->max_mtu);
 	if (mtu_max >= ETH_MIN_MTU && netdev->mtu > mtu_max)
 		dev_set_mtu(netdev, mtu_max);
-	if (is_valid_ether_addr(info.mac) && !ether_addr_equal(info.mac, netdev->dev_addr)) {
-		netdev_info(netdev, "management set the MAC address %pM\n", info.mac);
-		eth_hw_addr_set(netdev, info.mac);
-		call_netdevice_notifiers(NETDEV_CHANGEADDR, netdev);
+	svio_perm_mac_changed(priv);
+	svio_take_mac(priv, info.mac);
+	if (le16_to_cpu(info.vlan) != priv->vlan) {
+		priv->vlan = le16_to_cpu(info.vlan);
+		netdev_info(netdev, "management's VLAN: %u, priority %u\n",
+			    priv->vlan & SVIO_VLAN_VID,
+			    priv->vlan >> SVIO_VLAN_PRIORITY_SHIFT);
 	}
+}
+
+static void svio_tell_qos(struct svio_priv *priv)
+{
+	struct svio_vif_info info;
+
+	if (!svio_mbox_identify(priv, &info))
+		netdev_info(priv->netdev, "management grants %u to %u Mb/s (0: no limit), weight %u\n",
+			    le32_to_cpu(info.min_mbps), le32_to_cpu(info.max_mbps),
+			    le32_to_cpu(info.weight));
 }
 
 static void svio_handle_events(struct svio_priv *priv)
@@ -151,6 +208,8 @@ static void svio_handle_events(struct svio_priv *priv)
 	}
 	if (events & SVIO_EVENT_CONFIG)
 		svio_apply_config(priv);
+	if (events & SVIO_EVENT_QOS)
+		svio_tell_qos(priv);
 	if (events & SVIO_EVENT_LINK && netif_running(priv->netdev))
 		svio_update_carrier(priv);
 }
@@ -165,7 +224,7 @@ void svio_service(struct work_struct *work)
 	unsigned long earliest;
 
 	rtnl_lock();
-	if (test_bit(SVIO_DETACHED, &priv->state) ||
+	if (svio_slot_check(priv) || test_bit(SVIO_DETACHED, &priv->state) ||
 	    priv->netdev->reg_state != NETREG_REGISTERED)
 		goto out;
 	if (svio_hw_gone(priv)) {

@@ -21,12 +21,12 @@ from svio_tool.ui import SvioError
 
 PACKAGES = """
     busybox bash iproute2 ethtool iputils-ping iputils-arping iperf3 sockperf tcpdump socat curl
-    qemu-guest-agent kmod kexec-tools
+    qemu-guest-agent kmod kexec-tools pciutils
 """.split()
 
 PROGRAMS = """
     busybox bash ip ss bridge tc ethtool ping arping iperf3 sockperf tcpdump socat curl qemu-ga
-    kmod nstat devlink kexec
+    kmod nstat devlink kexec lspci
 """.split()
 
 KMOD_LINKS = ("modprobe", "insmod", "rmmod", "lsmod", "modinfo", "depmod")

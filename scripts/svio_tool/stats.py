@@ -12,6 +12,9 @@ def add_arguments(parser):
     parser.add_argument("name", nargs="?", metavar="NAME",
                         help="name of the VM (default: the only one that runs)")
     parser.add_argument("--device", default="svio0", metavar="ID", help="id of the card (default: svio0)")
+    parser.add_argument("--vif", type=int, metavar="SLOT",
+                        help="every counter of this VIF alone (0: the PF's own, N: that of VF N-1); "
+                        "without, several VIFs are shown as a table")
     parser.add_argument("--json", metavar="FILE", help="write JSON to FILE, - for standard output")
 
 
@@ -45,6 +48,30 @@ def lines(value, depth=0):
             yield from lines(item, depth + 1)
 
 
+COLUMNS = ("tx_frames", "tx_bytes", "rx_frames", "rx_bytes")
+
+
+def table(vifs):
+    """One line for each VIF, and under it why frames were dropped."""
+    yield f"{'slot':>6}  {'id':>4}" + "".join(f"{name:>16}" for name in COLUMNS) + f"{'dropped':>14}"
+    for slot in sorted(vifs, key=int):
+        vif = vifs[slot]
+        drops = {key[5:]: count for key, count in vif.items() if key.startswith("drop_") and count}
+        yield f"{slot:>6}  {vif.get('id', ''):>4}" + "".join(f"{vif[name]:>16,}" for name in COLUMNS) + \
+            f"{sum(drops.values()):>14,}"
+        if drops:
+            yield " " * 14 + ", ".join(f"{key} {count:,}" for key, count in sorted(drops.items()))
+
+
+def select(value, slot):
+    """The counters of one VIF."""
+    try:
+        return value["vifs"][str(slot)]
+    except KeyError:
+        raise SvioError(f"There is no VIF in slot {slot}; there is one in "
+                        f"{', '.join(sorted(value['vifs'], key=int))}.") from None
+
+
 def write_json(value, name):
     """For --json FILE of any verb; a file is replaced only by a whole one."""
     text = json.dumps(value, indent=1) + "\n"
@@ -65,10 +92,15 @@ def main(args):
         value = vm.read_stats(client, args.device)
     finally:
         client.close()
+    if args.vif is not None:
+        value = select(value, args.vif)
     if args.json:
         write_json(value, args.json)
         return 0
-    ui.say(f"VM {facts['name']}, {args.device}")
+    ui.say(f"VM {facts['name']}, {args.device}" + ("" if args.vif is None else f", slot {args.vif}"))
+    if len(value.get("vifs", ())) > 1:
+        for line in table(value.pop("vifs")):
+            ui.say(line)
     for line in lines(value, 1):
         ui.say(line)
     return 0

@@ -22,6 +22,8 @@ def add_arguments(parser):
     add("--kernel", "guest kernel (default: 6.12)", choices=("6.12", "6.1"), default="6.12")
     add("--cores", "on-board cores of the svio card, 1 to 16", type=int, metavar="N")
     add("--queues", "queue pairs of the svio card, 1 to 8", type=int, metavar="N")
+    add("--vifs", "SR-IOV: so many VFs of the svio card, 1 to 64, each with a VIF once it is enabled",
+        type=int, metavar="N")
     add("--queue-size", "entries per message queue of the svio card", type=int, metavar="N")
     add("--poll-us", "how long an idle on-board core polls on", type=int, metavar="US")
     add("--port", "wire that an on-board core polls itself, in place of a netdev: dgram:LOCAL,REMOTE or "
@@ -55,7 +57,10 @@ def build_vm(args):
     cards = []
     if args.nic != "none":
         cards = [nics.device(args.nic, _identifier(netdevs), cores=args.cores, queues=args.queues,
-                             queue_size=args.queue_size, poll_us=args.poll_us, port=args.port)]
+                             queue_size=args.queue_size, poll_us=args.poll_us, port=args.port,
+                             vifs=args.vifs)]
+        if args.vifs:
+            cards.insert(0, nics.PORT)
     if args.disk:
         return disk_vm.build(args, nics=cards, netdevs=netdevs, machine=args.machine, accel=args.accel,
                              smp=args.smp, memory=args.memory or 1024, extra=args.qemu_args,
@@ -76,9 +81,12 @@ def _refuse_disk_words(args):
 
 def main(args):
     for value, low, high, flag in ((args.smp, 1, 64, "--smp"), (args.memory, 192, 1 << 20, "--memory"),
-                                   (args.cores, 1, 16, "--cores")):
+                                   (args.cores, 1, 16, "--cores"), (args.vifs, 1, 64, "--vifs")):
         if value is not None and not low <= value <= high:
             raise ui.SvioError(f"{flag} {value}: it must be {low} to {high}.")
+    if args.vifs and not args.machine.startswith("q35"):
+        raise ui.SvioError(f"--vifs needs PCI Express, which machine {args.machine} does not have: "
+                           "take q35.")
     if args.disk:
         disk_vm.check_file(args.disk, args.write)
     else:
