@@ -31,6 +31,8 @@
 #define SVIO_PCI_DEVICE_PF 0x5110
 #define SVIO_PCI_DEVICE_VF 0x5111
 #define SVIO_PCI_REVISION 1
+#define SVIO_PCI_VF_OFFSET 0x80 /* routing ID of the first VF, from that of the PF */
+#define SVIO_PCI_VF_STRIDE 2
 
 #define SVIO_BAR_REGS 0
 #define SVIO_BAR_REGS_SIZE 0x10000

@@ -182,6 +182,7 @@ struct SvioBoard {
     MonotonicClock clock;
     std::deque<Function> functions; // by slot
     HostPort *netdev = nullptr;     // the board's port, if it is one
+    uint64_t next_id = 2;           // the PF's own VIF is 1
     std::unique_ptr<Board> board;
 };
 
@@ -218,13 +219,16 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
 bool svio_board_add_function(SvioBoard *board, const SvioFunctionHost *host, const SvioFunctionConfig *config,
                              char **error) {
     try {
-        FunctionConfig vif;
+        FunctionConfig vif{.slot = config->slot, .physical = config->slot == 0};
         std::copy_n(config->mac, vif.mac.size(), vif.mac.begin());
         vif.queue_pairs = std::max<uint32_t>(config->queue_pairs, 1);
         vif.queue_size_hint = config->queue_size;
         vif.queue_size_max = std::max<uint32_t>(config->queue_size, vif.queue_size_max);
         SvioBoard::Function &function = board->functions.emplace_back(*host);
-        board->board->add_vif(vif, function.memory, function.signals);
+        if (vif.physical)
+            board->board->add_vif(vif, function.memory, function.signals);
+        else
+            board->board->add_function(vif, function.memory, function.signals);
         return true;
     } catch (const std::exception &e) {
         *error = strdup(e.what());
@@ -264,6 +268,20 @@ void svio_board_bad_access(SvioBoard *board, unsigned slot) {
 
 void svio_board_reset(SvioBoard *board, unsigned slot) {
     board->board->vif(slot).reset();
+}
+
+void svio_board_enable(SvioBoard *board, unsigned slot, bool enabled) {
+    Vif &vif = board->board->vif(slot);
+    if (enabled && !vif.present()) {
+        VifSettings settings;
+        settings.id = board->next_id++;
+        settings.mac = board->board->vif(0).settings().mac;
+        settings.mac[0] |= 2;
+        settings.mac[1] = static_cast<uint8_t>(settings.mac[1] + slot);
+        settings.queue_pairs = vif.config().queue_pairs;
+        vif.create(settings);
+    } else if (!enabled && vif.present())
+        vif.destroy();
 }
 
 void svio_board_pause(SvioBoard *board) {

@@ -69,7 +69,8 @@ typedef struct SvioBoardConfig {
 } SvioBoardConfig;
 
 typedef struct SvioFunctionConfig {
-    uint8_t mac[6];
+    unsigned slot;  /* 0: the PF, with a VIF in it from the start */
+    uint8_t mac[6]; /* of that VIF */
     uint32_t queue_size;
     uint32_t queue_pairs; /* 0: 1 */
 } SvioFunctionConfig;
@@ -90,6 +91,8 @@ uint32_t svio_board_read(SvioBoard *board, unsigned slot, uint32_t offset);
 void svio_board_write(SvioBoard *board, unsigned slot, uint32_t offset, uint32_t value);
 void svio_board_bad_access(SvioBoard *board, unsigned slot);
 void svio_board_reset(SvioBoard *board, unsigned slot);
+/* A VF comes into being or ceases to be; it is reset before. */
+void svio_board_enable(SvioBoard *board, unsigned slot, bool enabled);
 void svio_board_pause(SvioBoard *board);
 void svio_board_resume(SvioBoard *board);
 /* Paused. wants_lock: translation itself needs the lock (a virtual IOMMU). */

@@ -18,10 +18,18 @@ static void svio_signal(void *opaque, unsigned vector) {
 
 /* ---- BAR 0 ---- */
 
+/* NULL: a vCPU had found the BAR and waited for the BQL while the card was pulled out. */
+static SvioBoard *svio_function_board(SvioFunction *function) {
+    return function->nic ? function->nic->board : NULL;
+}
+
 static uint64_t svio_read(void *opaque, hwaddr offset, unsigned size) {
     SvioFunction *function = opaque;
-    SvioBoard *board = function->nic->board;
+    SvioBoard *board = svio_function_board(function);
 
+    if (!board) {
+        return UINT64_MAX;
+    }
     if (offset % size == 0 && size == 4) {
         return svio_board_read(board, function->slot, offset);
     }
@@ -36,8 +44,11 @@ static uint64_t svio_read(void *opaque, hwaddr offset, unsigned size) {
 
 static void svio_write(void *opaque, hwaddr offset, uint64_t value, unsigned size) {
     SvioFunction *function = opaque;
-    SvioBoard *board = function->nic->board;
+    SvioBoard *board = svio_function_board(function);
 
+    if (!board) {
+        return;
+    }
     if (offset % size == 0 && size == 4) {
         svio_board_write(board, function->slot, offset, value);
     } else if (offset % size == 0 && size == 8) {
@@ -70,8 +81,15 @@ static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, 
     SvioFunction *function = SVIO_FUNCTION(pci);
     SvioBoard *board = function->nic->board;
 
-    if (range_covers_byte(address, length, PCI_COMMAND) ||
-        ranges_overlap(address, length, pci->msix_cap + PCI_MSIX_FLAGS, 2)) {
+    if (svio_sriov_concerns(pci, address, length)) {
+        /* Likewise for all VFs that are hidden by it, and with one change of the memory map for all. */
+        svio_board_pause(board);
+        memory_region_transaction_begin();
+        pci_default_write_config(pci, address, svio_sriov_filter(pci, address, value), length);
+        memory_region_transaction_commit();
+        svio_board_resume(board);
+    } else if (range_covers_byte(address, length, PCI_COMMAND) ||
+               ranges_overlap(address, length, pci->msix_cap + PCI_MSIX_FLAGS, 2)) {
         /* No access to memory happens after the write that took bus mastering away, and no
          * signal after the one that took MSI-X away. */
         svio_board_pause(board);
@@ -111,6 +129,7 @@ bool svio_function_add(SvioFunction *function, SvioNic *nic, unsigned slot, Erro
         .signal_unlocked = svio_irqfd_signal,
     };
     SvioFunctionConfig config = {
+        .slot = slot,
         .queue_size = nic->queue_size,
         .queue_pairs = nic->queue_pairs,
     };
@@ -161,6 +180,7 @@ void svio_function_exit(SvioFunction *function) {
     if (pci->exp.exp_cap) {
         pcie_cap_exit(pci);
     }
+    function->nic = NULL;
 }
 
 static void svio_function_class_init(ObjectClass *klass, void *data) {

@@ -7,6 +7,7 @@
 #include "svio_nic.h"
 
 #include "hw/pci/msix.h"
+#include "migration/blocker.h"
 #include "migration/qemu-file-types.h"
 #include "migration/vmstate.h"
 #include "qemu/error-report.h"
@@ -79,6 +80,10 @@ static int svio_post_load(void *opaque, int version_id) {
     g_autofree char *why = NULL;
     bool loaded;
 
+    if (nic->vifs) {
+        error_report("svio-nic: a card with vifs=%u takes no state over", nic->vifs);
+        return -EINVAL;
+    }
     svio_board_pause(nic->board);
     svio_function_update(SVIO_FUNCTION(nic));
     loaded = svio_board_load(nic->board, nic->state, nic->state_length, &why);
@@ -129,12 +134,23 @@ static int svio_migrated(NotifierWithReturn *notify, MigrationEvent *e, Error **
     return 0;
 }
 
+bool svio_migration_check(SvioNic *nic, Error **errp) {
+    if (nic->vifs == 0) {
+        return true;
+    }
+    error_setg(&nic->migration_blocker,
+               "svio-nic: a card with vifs=%u can be neither migrated nor saved; one with vifs=0 can",
+               nic->vifs);
+    return migrate_add_blocker(&nic->migration_blocker, errp) == 0;
+}
+
 void svio_migration_start(SvioNic *nic) {
     migration_add_notifier(&nic->migration, svio_migrated);
 }
 
 void svio_migration_stop(SvioNic *nic) {
     migration_remove_notifier(&nic->migration);
+    migrate_del_blocker(&nic->migration_blocker);
 }
 
 void svio_migration_class_init(DeviceClass *dc) {

@@ -70,6 +70,8 @@ static bool svio_check_properties(SvioNic *nic, Error **errp) {
                    SVIO_QUEUE_MIN, SVIO_QUEUE_MAX);
     } else if (nic->poll_us > 1000000) {
         error_setg(errp, "svio-nic: poll-us=%u is more than 1000000 (one second)", nic->poll_us);
+    } else if (!svio_sriov_check(nic, errp)) {
+        return false;
     } else if (nic->port && nic->conf.peers.ncs[0]) {
         error_setg(errp, "svio-nic: netdev= and port= exclude each other, the board has one wire");
     } else {
@@ -142,6 +144,7 @@ static void svio_end(SvioNic *nic) {
     svio_board_stop(nic->board);
     bql_lock();
     svio_net_stop(nic);
+    svio_sriov_exit(nic);
     svio_function_exit(SVIO_FUNCTION(nic));
     g_clear_pointer(&nic->board, svio_board_free);
 }
@@ -149,7 +152,7 @@ static void svio_end(SvioNic *nic) {
 static void svio_realize(PCIDevice *pci, Error **errp) {
     SvioNic *nic = SVIO_NIC(pci);
 
-    if (!svio_check_properties(nic, errp)) {
+    if (!svio_check_properties(nic, errp) || !svio_migration_check(nic, errp)) {
         return;
     }
     /* Threads of our own that move frames cannot be replayed. */
@@ -159,10 +162,12 @@ static void svio_realize(PCIDevice *pci, Error **errp) {
         svio_halt_install();
     }
     if (!svio_make_board(nic, errp)) {
+        svio_migration_stop(nic);
         return;
     }
-    if (!svio_init_physical(nic, errp) || !svio_start_board(nic, errp)) {
+    if (!svio_init_physical(nic, errp) || !svio_sriov_init(nic, errp) || !svio_start_board(nic, errp)) {
         svio_end(nic);
+        svio_migration_stop(nic);
         return;
     }
     if (!nic->port) {
@@ -178,6 +183,9 @@ static void svio_exit(PCIDevice *pci) {
     svio_migration_stop(nic);
     qemu_del_vm_change_state_handler(nic->vm_state);
     svio_board_pause(nic->board);
+    /* From now on no access to configuration space comes through, while svio_end() gives the BQL away. */
+    pci_set_enabled(pci, false);
+    svio_sriov_disable(nic);
     svio_board_reset(nic->board, 0);
     svio_end(nic);
 }
@@ -204,6 +212,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_UINT32("port-stall-ms", SvioNic, stall_ms, SVIO_PORT_STALL_MS),
     DEFINE_PROP_BOOL("halt-poll", SvioNic, halt_poll, true),
     DEFINE_PROP_STRING("port", SvioNic, port),
+    DEFINE_PROP_UINT32("vifs", SvioNic, vifs, 0),
 };
 
 static void svio_class_init(ObjectClass *klass, void *data) {
@@ -232,5 +241,6 @@ __attribute__((visibility("default"))) void svio_adapter_install(void);
 
 void svio_adapter_install(void) {
     svio_function_register();
+    svio_sriov_register();
     type_register_static(&svio_info);
 }

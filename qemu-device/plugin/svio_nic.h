@@ -44,6 +44,7 @@ struct SvioFunction {
 
     SvioNic *nic; /* whose function this is */
     unsigned slot;
+    bool shown; /* a VF: the guest has enabled it */
 
     MemoryRegion registers;
     MemoryRegion msix;
@@ -69,13 +70,16 @@ struct SvioNic {
     uint32_t stall_ms;
     bool halt_poll;
     char *port;
+    uint32_t vifs;
 
+    bool sriov;    /* the capability and the VFs are there */
     NICState *nic; /* NULL with a native port */
     SvioBoard *board;
     VMChangeStateEntry *vm_state;
     bool stopped; /* the machine is, and we have paused the board for it */
 
     NotifierWithReturn migration;
+    Error *migration_blocker;
     uint8_t *state; /* the board's, while it is written to or read from a migration stream */
     uint32_t state_length;
 };
@@ -91,6 +95,19 @@ void svio_function_exit(SvioFunction *function);
 void svio_function_update(SvioFunction *function);
 void svio_function_register(void);
 
+/* svio_sriov.c */
+bool svio_sriov_check(SvioNic *nic, Error **errp);
+/* Adds the virtual functions to the board, which has not started. */
+bool svio_sriov_init(SvioNic *nic, Error **errp);
+/* As if the guest had cleared VF Enable. */
+void svio_sriov_disable(SvioNic *nic);
+/* The cores have ended. */
+void svio_sriov_exit(SvioNic *nic);
+/* Whether a write to the PF's configuration space touches the capability; what of it QEMU may see. */
+bool svio_sriov_concerns(PCIDevice *pci, uint32_t address, int length);
+uint32_t svio_sriov_filter(PCIDevice *pci, uint32_t address, uint32_t value);
+void svio_sriov_register(void);
+
 /* svio_dma.c */
 void svio_dma_fill_host(SvioFunctionHost *host);
 void svio_dma_start(SvioFunction *function);
@@ -100,6 +117,8 @@ void svio_dma_update(SvioFunction *function, bool enabled);
 
 /* svio_migration.c */
 void svio_migration_class_init(DeviceClass *dc);
+/* First of all: a machine with this card may have to stay where it is. */
+bool svio_migration_check(SvioNic *nic, Error **errp);
 void svio_migration_start(SvioNic *nic);
 void svio_migration_stop(SvioNic *nic);
 

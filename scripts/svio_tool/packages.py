@@ -18,7 +18,7 @@ NEEDED = """
 """.split()
 
 # What the checks of scripts/svio test want beyond that.
-FOR_TESTS = "clang-format sparse flake8 qemu-utils".split()
+FOR_TESTS = "clang-format sparse flake8 qemu-utils pciutils".split()
 
 # What scripts/svio package wants beyond NEEDED, and what scripts/svio vm --disk does.
 FOR_PACKAGE = "build-essential debhelper dh-dkms".split()

@@ -10,7 +10,9 @@ FEATURES = abi.SVIO_F_RX_CHAIN | abi.SVIO_F_MODERATION | abi.SVIO_F_MULTICAST
 
 
 class Driver:
-    def __init__(self, function, memory=DRAM):
+    def __init__(self, function, memory=DRAM, arena=2 << 20):
+        """memory: where it allocates from; arena: how much of that for frames that it sends."""
+        self.arena = arena
         self.machine = function.machine
         self.qtest = function.machine.qtest
         self.function = function
@@ -248,16 +250,15 @@ class Queue:
 
 
 class SendQueue(Queue):
-    ARENA = 2 << 20
-
     def __init__(self, driver, size):
         super().__init__(driver, abi.SVIO_SEND, size)
-        self.arena = driver.allocate(self.ARENA)
+        self.arena_size = driver.arena
+        self.arena = driver.allocate(self.arena_size)
         self.used = 0
 
     def buffer(self, data):
         """The address (for the device) of a copy of `data`; good until a ring of later messages."""
-        if self.used + len(data) > self.ARENA:
+        if self.used + len(data) > self.arena_size:
             self.used = 0
         at = self.arena + self.used
         self.qtest.write(at, data)

@@ -175,9 +175,9 @@ class Machine:
     def stats(self, device="svio0"):
         return self.qmp.command("qom-get", {"path": f"/machine/peripheral/{device}", "property": "stats"})
 
-    def vif(self, device="svio0"):
-        """Counters of the VIF; those of its queue pair as `send` and `receive`."""
-        vif = self.stats(device)["vifs"]["0"]
+    def vif(self, device="svio0", slot=0):
+        """Counters of the VIF in a slot; those of its first queue pair as `send` and `receive`."""
+        vif = self.stats(device)["vifs"][str(slot)]
         return {**vif, **vif["queues"]["0"]}
 
     def cores(self, device="svio0"):
