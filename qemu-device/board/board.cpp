@@ -107,7 +107,8 @@ void Board::receive_ready(Vif &) {
 }
 
 size_t Board::purge(Vif &vif) {
-    port_->purge();
+    port_->purge(std::any_of(vifs_.begin(), vifs_.end(),
+                             [&](auto &other) { return other.get() != &vif && other->present(); }));
     size_t gone = 0;
     for (auto &core : cores_)
         gone += core->purge(vif);

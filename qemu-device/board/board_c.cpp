@@ -101,13 +101,13 @@ class HostPort final : public Port {
   public:
     explicit HostPort(const SvioHost &host) : host_(host) {}
     void send(std::span<const iovec> frames, std::span<Verdict> verdicts) override {
-        uint32_t purges = purges_;
+        uint32_t resets = resets_;
         if (came_back_) {
             std::vector<uint8_t> frame = std::move(kept_);
             came_back_ = false;
             offer(frame);
         }
-        for (size_t i = 0; i < frames.size() && !blocked_ && purges_ == purges; i++) {
+        for (size_t i = 0; i < frames.size() && !blocked_ && resets_ == resets; i++) {
             // A reset from inside of the call: the frames after this one may belong to a life that is over.
             int taken = offer({static_cast<const uint8_t *>(frames[i].iov_base), frames[i].iov_len});
             verdicts[i] = taken < 0 ? Verdict::Failed : Verdict::Sent;
@@ -118,12 +118,15 @@ class HostPort final : public Port {
     std::vector<uint8_t> kept() const override { return kept_; }
     bool wants_guest_lock() const override { return true; }
     void flush_receive() override { host_.port_flush_receive(host_.opaque); }
-    void purge() override {
+    void purge(bool shared) override {
+        resets_++; // with the guest lock, as send()
+        if (shared)
+            return;
+        purges_++;
         host_.port_purge(host_.opaque);
         kept_.clear();
         came_back_ = false;
         blocked_ = false;
-        purges_++; // with the guest lock, as send()
     }
     /// Of the frame that it keeps.
     void done(int result) {
@@ -157,6 +160,7 @@ class HostPort final : public Port {
     std::atomic<bool> came_back_{false}; // what the netdev kept
     bool waiting_ = false;               // done() is to come
     std::vector<uint8_t> kept_;
+    uint32_t resets_ = 0;
     uint32_t purges_ = 0;
 };
 

@@ -98,8 +98,9 @@ class Port {
     virtual bool wants_again() const { return false; }
     /// The VIF takes frames again after it refused one.
     virtual void flush_receive() {}
-    /// Forget frames that wait in the port for sending (reset).
-    virtual void purge() {}
+    /// A VIF is reset: a send() that is under way ends with the frame that it is at. shared: frames that wait in
+    /// the port may be another VIF's; else they are to be forgotten.
+    virtual void purge(bool /*shared*/) {}
 
     /// A port that a core polls itself. fill() reads frames if none is pending, and tells if any is.
     virtual bool native() const { return false; }

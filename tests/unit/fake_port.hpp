@@ -32,7 +32,7 @@ class FakePort : public Port {
         }
     }
     bool blocked() const override { return blocked_; }
-    void purge() override { purges++; }
+    void purge(bool) override { purges++; }
     size_t max_frame() const override { return frame_limit; }
     uint32_t speed_mbps() const override { return 12345; }
     void unblock(size_t frames) {
