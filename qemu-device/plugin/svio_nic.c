@@ -183,8 +183,11 @@ static void svio_exit(PCIDevice *pci) {
     svio_migration_stop(nic);
     qemu_del_vm_change_state_handler(nic->vm_state);
     svio_board_pause(nic->board);
-    /* From now on no access to configuration space comes through, while svio_end() gives the BQL away. */
-    pci_set_enabled(pci, false);
+    /*
+     * No access to configuration space comes through while svio_end() gives the BQL away. Not by
+     * pci_set_enabled(), which would unmap the BARs once more.
+     */
+    pci->enabled = false;
     svio_sriov_disable(nic);
     svio_board_reset(nic->board, 0);
     svio_end(nic);
