@@ -186,7 +186,8 @@ struct SvioBoard {
     MonotonicClock clock;
     std::deque<Function> functions; // by slot
     HostPort *netdev = nullptr;     // the board's port, if it is one
-    uint64_t next_id = 2;           // the PF's own VIF is 1
+    bool auto_vif = true;
+    uint64_t next_id = 2; // the PF's own VIF is 1
     std::unique_ptr<Board> board;
 };
 
@@ -212,6 +213,7 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
                           .poll_us = config->poll_us,
                           .threads = true,
                           .stall_ms = config->stall_ms};
+        self->auto_vif = config->auto_vif;
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
         return self.release();
     } catch (const std::exception &e) {
@@ -276,7 +278,7 @@ void svio_board_reset(SvioBoard *board, unsigned slot) {
 
 void svio_board_enable(SvioBoard *board, unsigned slot, bool enabled) {
     Vif &vif = board->board->vif(slot);
-    if (enabled && !vif.present()) {
+    if (enabled && board->auto_vif && !vif.present()) {
         VifSettings settings;
         settings.id = board->next_id++;
         settings.mac = board->board->vif(0).settings().mac;

@@ -66,6 +66,7 @@ typedef struct SvioBoardConfig {
     uint32_t stall_ms; /* see svio::BoardConfig */
     const char *port;  /* a native port, or NULL */
     bool incoming;     /* another process may have the wire until svio_board_port_activate() */
+    bool auto_vif;     /* a VF comes into being with a VIF in it */
 } SvioBoardConfig;
 
 typedef struct SvioFunctionConfig {

@@ -117,11 +117,20 @@ static void svio_window_written(void *opaque, SvioWindow *board, size_t offset, 
     address_space_cache_invalidate(&window->cache, offset, length);
 }
 
+/* The memory map of some function or CPU changes; this is said for each piece that ours loses or gets. */
+static void svio_dma_changed(MemoryListener *listener, MemoryRegionSection *section) {
+    container_of(listener, SvioFunction, listener)->remap = true;
+}
+
 /* The memory map has changed: bus master, hotplug, or anything else. */
 static void svio_dma_commit(MemoryListener *listener) {
     SvioFunction *function = container_of(listener, SvioFunction, listener);
     SvioNicWindow *window;
 
+    if (!function->remap) {
+        return;
+    }
+    function->remap = false;
     if (QLIST_EMPTY(&function->windows)) {
         return;
     }
@@ -157,6 +166,8 @@ void svio_dma_fill_host(SvioFunctionHost *host) {
 void svio_dma_start(SvioFunction *function) {
     function->listener = (MemoryListener){
         .name = "svio-nic",
+        .region_add = svio_dma_changed,
+        .region_del = svio_dma_changed,
         .commit = svio_dma_commit,
     };
     memory_listener_register(&function->listener, pci_get_address_space(PCI_DEVICE(function)));

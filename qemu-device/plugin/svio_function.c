@@ -81,19 +81,15 @@ static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, 
     SvioFunction *function = SVIO_FUNCTION(pci);
     SvioBoard *board = function->nic->board;
 
-    if (svio_sriov_concerns(pci, address, length)) {
-        /* Likewise for all VFs that are hidden by it, and with one change of the memory map for all. */
+    if (range_covers_byte(address, length, PCI_COMMAND) ||
+        ranges_overlap(address, length, pci->msix_cap + PCI_MSIX_FLAGS, 2) ||
+        svio_sriov_concerns(pci, address, length)) {
+        /* No access to memory happens after the write that took bus mastering or a VF away, and no signal
+         * after the one that took MSI-X away. The memory map changes once, for all VFs and BARs. */
         svio_board_pause(board);
         memory_region_transaction_begin();
         pci_default_write_config(pci, address, svio_sriov_filter(pci, address, value), length);
         memory_region_transaction_commit();
-        svio_board_resume(board);
-    } else if (range_covers_byte(address, length, PCI_COMMAND) ||
-               ranges_overlap(address, length, pci->msix_cap + PCI_MSIX_FLAGS, 2)) {
-        /* No access to memory happens after the write that took bus mastering away, and no
-         * signal after the one that took MSI-X away. */
-        svio_board_pause(board);
-        pci_default_write_config(pci, address, value, length);
         svio_function_update(function);
         svio_board_resume(board);
         svio_board_receive_ready(board, function->slot);

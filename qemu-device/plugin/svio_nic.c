@@ -94,6 +94,7 @@ static bool svio_make_board(SvioNic *nic, Error **errp) {
         .poll_us = nic->poll_us,
         .stall_ms = nic->stall_ms,
         .port = nic->port,
+        .auto_vif = nic->auto_vif,
         .incoming = runstate_check(RUN_STATE_INMIGRATE),
     };
     g_autofree char *why = NULL;
@@ -216,6 +217,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_BOOL("halt-poll", SvioNic, halt_poll, true),
     DEFINE_PROP_STRING("port", SvioNic, port),
     DEFINE_PROP_UINT32("vifs", SvioNic, vifs, 0),
+    DEFINE_PROP_BOOL("auto-vif", SvioNic, auto_vif, true),
 };
 
 static void svio_class_init(ObjectClass *klass, void *data) {

@@ -54,6 +54,7 @@ struct SvioFunction {
 
     MemoryListener listener;
     bool listening;
+    bool remap; /* the map has changed, and its commit is to come */
     /* Changed with the BQL and a paused board. */
     QLIST_HEAD(, SvioNicWindow) windows;
 };
@@ -71,6 +72,7 @@ struct SvioNic {
     bool halt_poll;
     char *port;
     uint32_t vifs;
+    bool auto_vif;
 
     bool sriov;    /* the capability and the VFs are there */
     NICState *nic; /* NULL with a native port */

@@ -54,4 +54,8 @@ void svio_qom_class_init(ObjectClass *klass) {
         "longest time that frames wait for a wire which takes none, milliseconds; 0 is for ever");
     object_class_property_set_description(
         klass, "port", "in place of netdev: dgram:LOCAL,REMOTE or tap:IFNAME, polled by a core");
+    object_class_property_set_description(
+        klass, "vifs", "virtual functions that the card can have, on a PCI Express port (0 to 64)");
+    object_class_property_set_description(klass, "auto-vif",
+                                          "a VF that the guest enables gets a VIF by itself");
 }

@@ -93,7 +93,7 @@ bool svio_sriov_concerns(PCIDevice *pci, uint32_t address, int length) {
 uint32_t svio_sriov_filter(PCIDevice *pci, uint32_t address, uint32_t value) {
     const uint8_t *cap = pci->config + pci->exp.sriov_cap;
 
-    if (address == (uint32_t)pci->exp.sriov_cap + PCI_SRIOV_CTRL &&
+    if (pci->exp.sriov_cap && address == (uint32_t)pci->exp.sriov_cap + PCI_SRIOV_CTRL &&
         pci_get_word(cap + PCI_SRIOV_NUM_VF) > pci_get_word(cap + PCI_SRIOV_TOTAL_VF)) {
         value &= ~PCI_SRIOV_CTRL_VFE;
     }

@@ -112,7 +112,8 @@ class SriovCase(DeviceCase):
     MEMORY = 16 << 20           # where the first of them begins
 
     def boot_sriov(self, vifs, options="", **more):
-        options = f"vifs={vifs}" + ("," + options if options else "")
+        # No test of this kind is about a wire that nobody reads for two seconds, and some may be that slow.
+        options = f"vifs={vifs},port-stall-ms=0" + ("," + options if options else "")
         self.boot(self.kind, options, pcie_port=True, **more)
         self.find_pf()
 

@@ -5,13 +5,16 @@ import unittest
 from case import MAC_TEXT, DeviceCase
 from driver import Driver
 from machine import Function
+from sriov import SriovCase
 from svio_tool.qmp import QmpError
 from wires import MAC, PEER, flood, frame
 
 PCIHP, SELECT, EJECT = 0x0cc0, 0x10, 0x08  # ACPI PCI hot-plug registers of q35
 
 
-class Hotplug(DeviceCase):
+class Plugging:
+    """Both ways, for a machine whose card svio0 is behind the port rp0."""
+
     def unplug(self):
         """As an ACPI guest does when it is asked: it ejects the slot that says so."""
         qmp, qtest = self.machine.qmp, self.machine.qtest
@@ -38,6 +41,8 @@ class Hotplug(DeviceCase):
         self.function.assign()
         self.driver = Driver(self.function)
 
+
+class Hotplug(Plugging, DeviceCase):
     def test_netdev(self):
         """In every state; the netdev is free for the next card."""
         self.boot(pcie_port=True, cores=2)
@@ -106,6 +111,52 @@ class Hotplug(DeviceCase):
             self.plug(netdev="n0", cores=1 + n % 16)
         self.driver.bring_up()
         self.check_both()
+
+
+class WithVfs(Plugging, SriovCase):
+    """A card with VFs, enabled or not, at work or not."""
+
+    def test_unplugged_under_traffic(self):
+        self.boot_sriov(8, cores=2)
+        for round_, count in enumerate((8, 0, 3)):
+            self.driver.bring_up()
+            self.pf.enable(count)
+            drivers = [self.virtual(number) for number in range(1, count + 1, 2)]
+            with flood(self.wire, drains=True):
+                for driver in drivers:
+                    driver.send.vector = driver.receive.vector = 2
+                    driver.vectors()
+                    for n in range(50):
+                        driver.send.send(frame(1100, n, to=PEER, source=driver.mac), bell=False)
+                    driver.send.bell()
+                self.unplug()
+                canary = [driver.snapshot() for driver in drivers]
+                self.assertFalse(self.pf.there(1))
+            self.wire.drain()
+            self.plug(port=f"dgram:{self.wire.local},{self.wire.remote}", vifs=8)
+            self.assertEqual([driver.snapshot() for driver in drivers], canary, "memory changed")
+            self.find_pf()
+            self.assertFalse(self.pf.there(1))
+            self.pf.enable(8)
+            self.check_vf_out(self.virtual(8), round_)
+            self.driver.bring_up()
+            self.check_both(round_)
+            self.pf.disable()
+
+    def test_refused(self):
+        """What cannot be plugged in leaves nothing behind."""
+        self.boot_sriov(2)
+        self.unplug()
+        for options, sentence in (({"vifs": 65}, "vifs=65 is more than 64"),
+                                  ({"vifs": 64, "addr": "2"}, "not be on the bus any more"),
+                                  ({"vifs": 2, "port": "x"}, "port=x")):
+            with self.assertRaisesRegex(QmpError, sentence):
+                self.plug(**options)
+            self.assertEqual(self.machine.threads(), [])
+        self.plug(port=f"dgram:{self.wire.local},{self.wire.remote}", vifs=2)
+        self.find_pf()
+        self.pf.enable(2)
+        self.check_vf_out(self.virtual(2))
 
 
 if __name__ == "__main__":

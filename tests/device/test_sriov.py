@@ -216,6 +216,19 @@ class Running(SriovCase):
                     self.assertEqual(driver.read(register), 0)
                 self.assertEqual(self.vf_counter(1, "bad_register"), before + 1, f"register {register:#x}")
 
+    def test_empty_slots(self):
+        """auto-vif=off: a function without a VIF shows itself as one, and does nothing."""
+        self.boot_sriov(2, "auto-vif=off")
+        self.pf.enable(2)
+        driver = self.virtual(2, up=False)
+        self.assertEqual(driver.read(abi.SVIO_REG_FUNCTION), 2)
+        for register in (abi.SVIO_REG_VIF_KIND, abi.SVIO_REG_VIF_ID_LO, abi.SVIO_REG_MAC_LO):
+            self.assertEqual(driver.read(register), 0)
+        driver.negotiate()
+        driver.run()
+        self.assertFalse(driver.status & abi.SVIO_STATUS_RUNNING)
+        self.assertEqual(list(self.machine.stats()["vifs"]), ["0"])
+
     def test_cycles(self):
         """0 -> N -> 0: whoever is there answers, the others are not to be found; nothing is left over."""
         self.boot_sriov(64)
