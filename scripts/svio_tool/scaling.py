@@ -192,9 +192,9 @@ class Lab:
         if self.others:
             ends += [(f"-n hub-{end}", f"hub-{end}") for end in "ab"] + [("", "other")]
         words += [f"ip {where} link set {dev} {state}" for where, dev in ends]
-        waited = [f"vf{vif}" for vif in range(1, count + 1)]
-        words.append(f"for dev in {' '.join(waited)}; do for try in $(seq 500); do "
-                     "[ \"$(cat /sys/class/net/$dev/carrier)\" = 1 ] && break; usleep 20000; done; done")
+        used = " ".join(f"vf{vif}" for vif in range(1, count + 1))
+        words.append(f"for dev in {used}; do for try in $(seq 500); do "
+                     "read -r on </sys/class/net/$dev/carrier; [ $on = 1 ] && break; usleep 20000; done; done")
         self.vm.run("\n".join(words), timeout=300, stdin=("\n".join(lines) + "\n").encode())
         return placed
 
