@@ -323,7 +323,7 @@ class ReceiveQueue(Queue):
         entries = [self.entry(self.posted + n, **where) for n in range(count)]
         self.publish(entries, [self.flags(self.posted + n) for n in range(count)], bell)
 
-    def take(self, repost=True):
+    def take(self, repost=True, loops=False):
         """The bytes of the next message, or None; its buffers go back to the device."""
         data, at = b"", self.next
         while True:
@@ -334,6 +334,8 @@ class ReceiveQueue(Queue):
                 # The head is published last.
                 assert at == self.next, "a chain is not complete though its head is"
                 return None
+            if loops:
+                entry["flags"] &= ~abi.SVIO_ENTRY_LOOP
             assert entry["flags"] & ~abi.SVIO_ENTRY_MORE in (0, abi.SVIO_ENTRY_POSTED | abi.SVIO_ENTRY_DONE)
             assert entry["len"] <= self.length
             data += self.qtest.read(entry["addr"] - self.driver.iova, entry["len"])

@@ -9,7 +9,9 @@ import unittest
 
 import abi
 from case import DeviceCase
+from driver import FEATURES
 from machine import RAM, ROM_ADDRESS
+from sriov import SriovCase
 from vtd import IOVA, Vtd
 from wires import MAC, PEER, flood, frame
 
@@ -23,19 +25,23 @@ class Hostile(DeviceCase):
     kind = "netdev"
     share = 1
     iommu = False
+    slot = 0
 
     def setUp(self):
         super().setUp()
-        extra = ["-device", "intel-iommu,intremap=off"] if self.iommu else []
-        self.boot(self.kind, cores=2, extra=extra)
         self.iova = 0
-        if self.iommu:
-            Vtd(self.driver).enable()
-            self.iova = self.driver.iova = IOVA
+        self.start_card()
         self.rng = random.Random(SEED)
         self.errors = set()
         self.wildness, self.chaining, self.short = 0.5, 0.5, False
         self.written = 0
+
+    def start_card(self):
+        extra = ["-device", "intel-iommu,intremap=off"] if self.iommu else []
+        self.boot(self.kind, cores=2, extra=extra)
+        if self.iommu:
+            Vtd(self.driver).enable()
+            self.iova = self.driver.iova = IOVA
 
     # ---- what it writes ----
 
@@ -194,6 +200,9 @@ class Hostile(DeviceCase):
         else:
             self.driver.write(abi.SVIO_REG_CONTROL, abi.SVIO_CONTROL_RESET)
 
+    def neighbours(self):
+        """Others on the card, who must not notice anything."""
+
     def test_random(self):
         wanted = int(COUNT * self.share)
         print(f"{self.id()}: SVIO_SEED={SEED}, {wanted} descriptors and register writes", flush=True)
@@ -207,19 +216,24 @@ class Hostile(DeviceCase):
                 self.assertTrue(answer["running"])
                 if batches % 8 == 0:
                     self.interlude()
+                    self.neighbours()
             # What is lost by the flood's socket when QEMU is slow is nobody's error.
             self.assertIsNone(sender.error)
-        vif = self.machine.vif()
+        vif = self.machine.vif(slot=self.slot)
         self.assertGreater(vif["bad_register"], batches)
         self.assertGreater(vif["queue_errors"], batches // 4)
         # The cores have really looked at them, in both directions.
         self.assertGreater(vif["send"]["posted"], batches)
-        self.assertGreater(vif["receive"]["posted"], batches // 4)
+        if self.slot == 0:  # what the wire floods
+            self.assertGreater(vif["receive"]["posted"], batches // 4)
         if wanted >= 20000:
             missed = [abi.name_of("SVIO_QERR_", code) for code in range(1, abi.SVIO_QERR_COUNT)
                       if code not in self.errors and code != abi.SVIO_QERR_OFFLOAD]
             self.assertEqual(missed, [], "errors that no descriptor has provoked")
-        # And now a well-behaved one.
+        self.well_behaved()
+
+    def well_behaved(self):
+        """And now another driver, for the same function."""
         self.driver.vectors()
         self.driver.bring_up()
         self.settle()
@@ -236,6 +250,48 @@ class NativeHostile(Hostile):
 class HostileBehindIommu(Hostile):
     iommu = True
     share = 0.5
+
+
+class HostileVf(SriovCase, Hostile):
+    """In a VF; another one talks to itself meanwhile, and the PF is flooded by the wire."""
+
+    kind = "native"
+    share = 0.4
+    slot = 1
+
+    def start_card(self):
+        self.boot_sriov(2, cores=2)
+        self.pf.enable(2)
+        self.physical = self.driver.bring_up()
+        self.other = self.virtual(2, up=False).bring_up(features=FEATURES | abi.SVIO_F_LOOPBACK)
+        self.driver = self.virtual(1, up=False)
+        self.function = self.driver.function
+        self.function.assign = self.function.command  # after a reset of this function
+        self.said = 0
+
+    def neighbours(self):
+        for _ in range(64):  # until there is none would take for ever
+            if not self.physical.receive.take():
+                break
+        self.said += 1
+        send, receive = self.other.send, self.other.receive
+        data = frame(100 + self.said * 37 % 1300, self.said, to=self.other.mac)
+        send.post([(send.buffer(data), len(data))], flags=abi.SVIO_ENTRY_LOOP)
+        found = self.wait(lambda: receive.take(loops=True), "the message to itself")
+        self.assert_frame(found, data)
+
+    def well_behaved(self):
+        self.driver.vectors()
+        self.driver.bring_up()
+        for seed in range(5):
+            data = frame(300 + seed, seed, to=PEER, source=self.driver.mac)
+            self.driver.transmit(data)
+            while self.wire.receive() != data:
+                pass
+        for slot in (0, 2):
+            vif = self.machine.vif(slot=slot)
+            for name in ("bad_register", "queue_errors"):
+                self.assertEqual(vif[name], 0, f"VIF {slot}")
 
 
 if __name__ == "__main__":
