@@ -179,14 +179,20 @@ class Vm:
             self.register(words)
             self.monitor = QmpClient(self.sockets / "qmp", 60, self.check_alive)
             if self.wait:
-                self.agent = Agent(self.sockets / "agent", self.check_alive)
-                self.agent.connect(self.boot_timeout)
+                self.meet(self.boot_timeout)
         except BaseException as error:
             said = self._last_words()
             self.stop()
             if isinstance(error, SvioError) and not isinstance(error, VmDied):
                 raise SvioError(error.sentence, (error.detail + "\n" + said).strip()) from error
             raise
+
+    def meet(self, timeout):
+        """Wait for the guest's agent; again after the guest has come here from elsewhere, or went back in time."""
+        if self.agent:
+            self.agent.close()
+        self.agent = Agent(self.sockets / "agent", self.check_alive)
+        self.agent.connect(timeout)
 
     def _launch(self, words):
         with open(self.error_path, "wb") as errors:

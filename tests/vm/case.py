@@ -180,7 +180,7 @@ class VmCase(unittest.TestCase):
 
         def end():
             try:
-                if process.poll() is None:
+                if not self.dead and process.poll() is None:
                     process.kill()
             except SvioError:
                 pass        # the guest went, or was reset, and the process with it
