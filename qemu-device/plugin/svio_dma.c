@@ -16,7 +16,7 @@ static const MemTxAttrs ram_only = {.memory = 1};
 
 static bool svio_dma_copy(SvioFunction *function, uint64_t address, void *host, size_t length,
                           bool is_write) {
-    AddressSpace *as = pci_get_address_space(PCI_DEVICE(function));
+    AddressSpace *as = function->dma;
     uint8_t *at = host;
 
     RCU_READ_LOCK_GUARD();
@@ -57,7 +57,7 @@ static bool svio_dma_write(void *opaque, uint64_t address, const void *from, siz
 
 /* With a virtual IOMMU the cache has no pointer, and each access is translated. */
 static bool svio_window_map(SvioFunction *function, SvioNicWindow *window) {
-    AddressSpace *as = pci_get_address_space(PCI_DEVICE(function));
+    AddressSpace *as = function->dma;
     int64_t got = address_space_cache_init(&window->cache, as, window->address, window->length, true);
     MemoryRegion *mr = window->cache.mrs.mr;
 
@@ -142,6 +142,35 @@ static void svio_dma_commit(MemoryListener *listener) {
     svio_board_resume(function->nic->board);
 }
 
+static void svio_dma_listen(SvioFunction *function, AddressSpace *as) {
+    function->dma = as;
+    function->remap = true; /* open windows are elsewhere now */
+    function->listener = (MemoryListener){
+        .name = "svio-nic",
+        .region_add = svio_dma_changed,
+        .region_del = svio_dma_changed,
+        .commit = svio_dma_commit,
+    };
+    memory_listener_register(&function->listener, as);
+}
+
+/*
+ * QEMU asks the IOMMU for a function's address space when the machine is made. That of amd-iommu (QEMU 10.0)
+ * is the one of the bus number that the function has at that time, and behind a root port this is 0: the
+ * function would be translated as whatever sits in its slot of bus 0, which the guest lets reach nothing. So
+ * it is asked again now that the guest has numbered its buses. What the board may do without bus mastering,
+ * which is nothing, does not depend on the address space.
+ */
+static AddressSpace *svio_dma_space(SvioFunction *function) {
+    PCIDevice *pci = PCI_DEVICE(function);
+    AddressSpace *iommu = pci_device_iommu_address_space(pci);
+
+    if (iommu == &address_space_memory || iommu->root == pci->bus_master_enable_region.alias) {
+        return pci_get_address_space(pci);
+    }
+    return iommu;
+}
+
 void svio_dma_update(SvioFunction *function, bool enabled) {
     /*
      * Behind a virtual IOMMU a translation may report a fault, which takes the BQL, and amd-iommu has no lock
@@ -149,7 +178,12 @@ void svio_dma_update(SvioFunction *function, bool enabled) {
      * command line.
      */
     bool iommu = pci_device_iommu_address_space(PCI_DEVICE(function)) != &address_space_memory;
+    AddressSpace *as = enabled ? svio_dma_space(function) : function->dma;
 
+    if (as != function->dma) {
+        memory_listener_unregister(&function->listener);
+        svio_dma_listen(function, as);
+    }
     svio_board_set_dma(function->nic->board, function->slot, enabled, iommu);
 }
 
@@ -164,19 +198,12 @@ void svio_dma_fill_host(SvioFunctionHost *host) {
 }
 
 void svio_dma_start(SvioFunction *function) {
-    function->listener = (MemoryListener){
-        .name = "svio-nic",
-        .region_add = svio_dma_changed,
-        .region_del = svio_dma_changed,
-        .commit = svio_dma_commit,
-    };
-    memory_listener_register(&function->listener, pci_get_address_space(PCI_DEVICE(function)));
-    function->listening = true;
+    svio_dma_listen(function, pci_get_address_space(PCI_DEVICE(function)));
 }
 
 void svio_dma_stop(SvioFunction *function) {
-    if (function->listening) {
+    if (function->dma) {
         memory_listener_unregister(&function->listener);
-        function->listening = false;
+        function->dma = NULL;
     }
 }

@@ -52,8 +52,8 @@ struct SvioFunction {
     SvioVector vectors[SVIO_VECTORS];
     bool irqfd; /* vectors are bound as the guest unmasks them */
 
+    AddressSpace *dma; /* where the board reads and writes, and the listener listens */
     MemoryListener listener;
-    bool listening;
     bool remap; /* the map has changed, and its commit is to come */
     /* Changed with the BQL and a paused board. */
     QLIST_HEAD(, SvioNicWindow) windows;
