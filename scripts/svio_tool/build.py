@@ -5,7 +5,7 @@ import shutil
 
 from svio_tool import host, kernels, ui
 from svio_tool.paths import ABI_HEADER, BUILD, GUEST_DRIVER, HOSTILE_DRIVER, QEMU_HEADERS, REPO, driver_dir, \
-    driver_module, hostile_dir, hostile_module
+    driver_module, hostile_module
 from svio_tool.steps import Step
 from svio_tool.ui import SvioError
 

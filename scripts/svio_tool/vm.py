@@ -188,7 +188,7 @@ class Vm:
             raise
 
     def meet(self, timeout):
-        """Wait for the guest's agent; again after the guest has come here from elsewhere, or went back in time."""
+        """Wait for the guest's agent; again when the guest has come from elsewhere, or went back in time."""
         if self.agent:
             self.agent.close()
         self.agent = Agent(self.sockets / "agent", self.check_alive)

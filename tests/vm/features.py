@@ -7,7 +7,7 @@ import xdp
 from basics import addresses
 from case import Card, VmCase
 from svio_tool.paths import ABI_HEADER
-from wires import ByHand, HOST_MAC, PeerProgram, frame, mac_bytes
+from wires import ByHand, PeerProgram, frame, mac_bytes
 
 TEST_KIND = b"\x88\xb5"
 

@@ -5,6 +5,7 @@ import itertools
 from disturb import Transfers
 from plug import PlugCase, PortCard
 from sleep import MAY_SLEEP, Sleeper
+from svio_tool import transfer
 from svio_tool.worker import long
 from wires import cross, user
 
