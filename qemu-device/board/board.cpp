@@ -14,6 +14,8 @@ Board::Board(const BoardConfig &config, GuestLock &lock, Clock &clock, ThreadHoo
     // The last core polls a native port, so that with two of them each direction has its own.
     if (port_->native())
         cores_.back()->serve_port();
+    port_rate_.set_rate(config_.port_mbps);
+    timed_ = config_.port_mbps != 0;
 }
 
 Board::~Board() {
@@ -36,15 +38,6 @@ Vif &Board::add_vif(const FunctionConfig &config, GuestMemory &memory, Signals &
     vif.create(settings);
     vif.write_register(SVIO_REG_EVENT, SVIO_EVENT_ALL); // nobody was there whom it is news to
     return vif;
-}
-
-void Board::settings_changed(Vif &vif) {
-    for (auto &core : cores_)
-        core->leave_alone(vif);
-    for (unsigned pair = 0; pair < vif.pairs(); pair++) {
-        vif.pair(pair).core = pair % cores();
-        core_of(vif, pair).serve(vif, pair);
-    }
 }
 
 void Board::set_link(bool up) {
@@ -73,6 +66,8 @@ void Board::pause() {
 }
 
 void Board::resume() {
+    if (pauses_.load(std::memory_order_relaxed) == 1)
+        refresh_table();
     if (pauses_.fetch_sub(1, std::memory_order_seq_cst) == 1) {
         unpark();
         for (auto &core : cores_)
@@ -115,26 +110,6 @@ size_t Board::purge(Vif &vif) {
     return gone;
 }
 
-bool Board::receive(std::span<const uint8_t> frame) {
-    Vif &vif = *vifs_.front();
-    Vif::Route route = vif.route(frame);
-    Core &core = core_of(vif, route.pair);
-    // When a machine stops, QEMU offers what waits in its own queues once more and then forgets it: keep it
-    // here.
-    if (paused())
-        return vif.active() && core.push_backlog(vif, frame);
-    if (core.behind_backlog())
-        return false;
-    Vif::Arrival arrival;
-    Vif::Delivery outcome = vif.receive_locked(frame, route, arrival);
-    if (outcome == Vif::Delivery::Busy && !core.push_backlog(vif, frame))
-        vif.counters.add(SVIO_STAT_DROP_RX_BACKLOG);
-    if (outcome == Vif::Delivery::Full && arrival.until != 0)
-        core.flush_port_at(arrival.until);
-    vif.report_errors();
-    return outcome != Vif::Delivery::Full;
-}
-
 bool Board::has_error_news() const {
     return std::any_of(vifs_.begin(), vifs_.end(), [](auto &vif) { return vif->has_error_news(); });
 }
@@ -151,6 +126,7 @@ void Board::visit_counters(const Visitor &visit) const {
             visit(core + core_stat_names[i], cores_[n]->counters.get(i));
         visit(core + "cpu_ns", cores_[n]->cpu_ns());
     }
+    visit("port/unclaimed", unclaimed_.load(std::memory_order_relaxed));
     for (size_t n = 0; n < vifs_.size(); n++) {
         Vif &vif = *vifs_[n];
         if (!vif.present())

@@ -22,6 +22,8 @@ struct BoardConfig {
     bool threads = true;    ///< false: nobody calls the cores but the owner (tests, simulated time)
     /// Longest time that frames wait for a port which takes none, milliseconds; 0: for ever. SPEC.md 5.3.
     uint32_t stall_ms = SVIO_PORT_STALL_MS;
+    uint32_t port_mbps = 0;      ///< limit of what is sent to the port, 0: none
+    bool shared_signals = false; ///< see SVIO_F_SHARED_SIGNALS
 };
 
 class Board final : public VifHost {
@@ -56,8 +58,30 @@ class Board final : public VifHost {
     void receive_ready(Vif &vif) override;
     size_t purge(Vif &vif) override;
     void settings_changed(Vif &vif) override;
+    void filters_changed() override { table_stale_ = true; }
+    bool shared_signals() const override { return config_.shared_signals; }
+    void raise(Vif &vif, uint32_t vector) override;
     uint32_t speed_mbps() const override { return port_->speed_mbps(); }
 
+    // ---- how VIFs share the board; changes while it is paused ----
+    /// A single VIF with the port to itself: what it sends goes to the port, what comes goes to it, and a
+    /// full queue holds the port back.
+    bool cable() const { return cable_; }
+    Vif &sole() { return *vifs_[sole_]; }
+    /// Several VIFs are present.
+    bool shared() const { return shared_; }
+    /// Some rate is to be kept.
+    bool timed() const { return timed_; }
+    const Switch &table() const { return table_; }
+    PortRate &port_rate() { return port_rate_; }
+    /// A frame of the port that no VIF wants.
+    void count_unclaimed() { unclaimed_.fetch_add(1, std::memory_order_relaxed); }
+    /// Hands `raise` each function and vector that is to be signalled for a vector of a queue of `vif`.
+    template <typename Raise> void signal(Vif &vif, uint32_t vector, Raise raise);
+    /// Is it time to look whether cores are loaded evenly? To one caller alone.
+    bool balance_due();
+    /// Moves at most one queue pair to another core. Guest lock held.
+    void balance();
     /// The port can send again.
     void port_ready();
     /// Its link, for all VIFs. Guest lock held.
@@ -92,6 +116,21 @@ class Board final : public VifHost {
     void visit_counters(const Visitor &visit) const;
 
   private:
+    static constexpr uint64_t balance_ns = 100'000'000;
+    struct Placement {
+        unsigned pairs = 0; // that cores serve
+        uint32_t core = SVIO_CORE_AUTO;
+    };
+
+    void require_alone() const;
+    void update_mode();
+    void place(Vif &vif);
+    unsigned least_loaded() const;
+    void move(Vif &vif, unsigned pair, unsigned core);
+    void refresh_table();
+    bool receive_switched(std::span<const uint8_t> frame);
+    bool offer(Vif &vif, const Message &message);
+
     GuestLock &lock_;
     Clock &clock_;
     ThreadHooks &hooks_;
@@ -99,10 +138,40 @@ class Board final : public VifHost {
     std::unique_ptr<Port> port_;
     std::vector<std::unique_ptr<Vif>> vifs_;
     std::vector<std::unique_ptr<Core>> cores_;
+    std::array<Placement, SlotSet::slots> placements_;
+    Switch table_;
+    bool table_stale_ = true;
+    bool cable_ = false, shared_ = false, timed_ = false;
+    unsigned sole_ = 0;
+    PortRate port_rate_;
+    std::atomic<uint64_t> unclaimed_{0};
+    std::atomic<uint64_t> balance_at_{0};
     std::atomic<uint32_t> pauses_{0};
     std::atomic<uint32_t> park_word_{0};
     std::atomic<bool> locked_rounds_{false};
     bool started_ = false;
 };
+
+template <typename Raise> void Board::signal(Vif &vif, uint32_t vector, Raise raise) {
+    if (!config_.shared_signals) [[likely]] {
+        raise(vif, vector);
+        return;
+    }
+    uint32_t bit = vif.signal_bit();
+    vifs_.front()->latch_signal(bit);
+    for (size_t slot = vif.config().slot % SVIO_SIGNAL_GROUPS; slot < vifs_.size();
+         slot += SVIO_SIGNAL_GROUPS) {
+        Vif &other = *vifs_[slot];
+        if (!other.shares_signals() || !other.active() || other.event_vector() == SVIO_NO_VECTOR)
+            continue;
+        other.latch_signal(bit);
+        if (&other != &vif)
+            other.counters.add(SVIO_STAT_SIGNALS_REDUNDANT);
+        raise(other, other.event_vector());
+    }
+    // A driver that knows nothing of it gets its vectors one by one.
+    if (!vif.shares_signals())
+        raise(vif, vector);
+}
 
 } // namespace svio

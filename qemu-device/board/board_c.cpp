@@ -331,7 +331,7 @@ uint8_t *svio_board_save(SvioBoard *board, size_t *length) {
             std::copy(state.begin(), state.end(), copy);
         *length = state.size();
         return copy;
-    } catch (const std::bad_alloc &) {
+    } catch (const std::exception &) {
         return nullptr;
     }
 }

@@ -144,13 +144,13 @@ VifState Vif::save() const {
     to.queue_size_max = config_.queue_size_max;
     to.queue_size_hint = settings_.queue_size;
     to.mtu_max = config_.mtu_max;
-    to.device_features = features;
+    to.device_features = offered();
     to.features_ok = features_ok_;
     to.running = running_;
     to.link_up = link_up();
     to.driver_features = driver_features_;
     to.events = events_;
-    to.event_vector = event_vector_;
+    to.event_vector = event_vector();
     to.mailbox = mailbox_;
     to.mailbox_state = mailbox_state_;
     to.mac = mac_;
@@ -170,7 +170,7 @@ void Vif::check(const VifState &state) const {
     require_same("queues of at most", state.queue_size_max, config_.queue_size_max);
     require_same("queue-size", state.queue_size_hint, settings_.queue_size);
     require_same("an MTU of at most", state.mtu_max, config_.mtu_max);
-    require((state.device_features & ~features) == 0,
+    require((state.device_features & ~offered()) == 0,
             "the state is of a device with features that this one does not offer");
     require(!state.features_ok || (state.driver_features & ~state.device_features) == 0,
             "the driver of the state has accepted features that were not offered");
@@ -196,8 +196,10 @@ void Vif::load(const VifState &from) {
     mailbox_state_ = from.mailbox_state;
     mac_ = from.mac;
     rx_mode_ = from.rx_mode;
+    shares_signals_ = features_ok_ && (driver_features_ & SVIO_F_SHARED_SIGNALS);
     std::copy(from.groups.begin(), from.groups.end(), groups_.begin());
     group_count_ = from.groups.size();
+    host_.filters_changed();
     for (Pair &pair : pairs_)
         pair.send.features = pair.receive.features = features_ok_ ? driver_features_ : 0;
 }
@@ -235,7 +237,8 @@ void Core::refill() {
     while (!loaded_.empty() && outbox_.has_room()) {
         const Moving::Sent &next = loaded_.front();
         std::copy(next.frame.begin(), next.frame.end(), outbox_.tail());
-        outbox_.push(next.vif, next.pair, static_cast<uint32_t>(next.frame.size()), next.offload, next.counted);
+        outbox_.push(next.vif, next.pair, static_cast<uint32_t>(next.frame.size()), next.offload,
+                     next.counted);
         loaded_.pop_front();
     }
 }
@@ -244,6 +247,8 @@ void Core::refill() {
 void Core::announce() {
     announce_ = false;
     for (unsigned n = 0; n < board_.vifs(); n++) {
+        if (!board_.vif(n).present())
+            continue;
         const Mac &mac = board_.vif(n).mac();
         std::array<uint8_t, 60> frame{};
         std::fill_n(frame.begin(), mac.size(), uint8_t{0xff});
@@ -282,7 +287,7 @@ struct LoadedVif {
 /// Reads a whole state and checks it against a board, without changing that.
 class Loader {
   public:
-    explicit Loader(Board &board) : board_(board), vifs(board.vifs()) {}
+    explicit Loader(Board &board) : board_(board), vifs(1) {}
 
     void read(std::span<const uint8_t> bytes) {
         for (const StateSection &section : parse_state(bytes))
@@ -448,7 +453,7 @@ class Loader {
 
     void read_received(StateReader &in) {
         Vif &vif = board_.vif(read_index(in));
-        moving.received.push_back({&vif, read_frame(in)});
+        moving.received.push_back({&vif, read_frame(in), false});
         require(moving.received.size() <= received_max, "the state has more frames than a device can hold");
     }
 
@@ -487,14 +492,21 @@ void add_queue(StateBuilder &out, uint32_t index, uint32_t pair, uint32_t direct
 
 } // namespace
 
+// What management has made is in no state yet.
+void Board::require_alone() const {
+    require(!vifs_.empty() && vifs_.front()->present() && !shared_,
+            "a device with several VIFs cannot be saved or loaded");
+}
+
 std::vector<uint8_t> Board::save() {
+    require_alone();
     Pause pause(*this);
     StateBuilder out;
     auto index_of = [this](const Vif *vif) {
         auto found = std::find_if(vifs_.begin(), vifs_.end(), [vif](auto &v) { return v.get() == vif; });
         return static_cast<uint32_t>(found - vifs_.begin());
     };
-    for (uint32_t n = 0; n < vifs(); n++) {
+    for (uint32_t n = 0; n < 1; n++) {
         Vif &vif = *vifs_[n];
         StateWriter fields, counters;
         fields(n);
@@ -520,7 +532,7 @@ std::vector<uint8_t> Board::save() {
         core->save(moving);
     // Behind all backlogs: a core looks at its port last.
     for (std::vector<uint8_t> &frame : port_->pending())
-        moving.received.push_back({vifs_.front().get(), std::move(frame)});
+        moving.received.push_back({vifs_.front().get(), std::move(frame), false});
     for (auto &sent : moving.sent) {
         StateWriter part;
         part(index_of(sent.vif));
@@ -546,10 +558,11 @@ std::vector<uint8_t> Board::save() {
 }
 
 void Board::load(std::span<const uint8_t> state) {
+    require_alone();
     Loader loader(*this);
     loader.read(state);
     Pause pause(*this);
-    for (unsigned n = 0; n < vifs(); n++) {
+    for (unsigned n = 0; n < 1; n++) {
         Vif &vif = *vifs_[n];
         LoadedVif &from = loader.vifs[n];
         if (port_->native() && !from.state.link_up) {

@@ -49,11 +49,50 @@ Core::~Core() {
 
 void Core::serve(Vif &vif, unsigned pair) {
     served_.push_back({&vif, pair});
+    auto client = std::find_if(clients_.begin(), clients_.end(), [&](auto &c) { return c.vif == &vif; });
+    if (client == clients_.end()) {
+        clients_.push_back({.vif = &vif, .parts = {}});
+        client = clients_.end() - 1;
+    }
+    client->parts.push_back({.pair = pair});
 }
 
-void Core::leave_alone(Vif &vif) {
-    std::erase_if(served_, [&](const Served &s) { return s.vif == &vif; });
-    first_ = 0;
+void Core::leave(Vif &vif, unsigned pair) {
+    std::erase_if(served_, [&](const Served &s) { return s.vif == &vif && s.pair == pair; });
+    for (Client &client : clients_) {
+        if (client.vif == &vif)
+            std::erase_if(client.parts, [&](auto &part) { return part.pair == pair; });
+        client.next = 0;
+    }
+    std::erase_if(clients_, [](auto &client) { return client.parts.empty(); });
+    first_ = first_client_ = 0;
+}
+
+// The order within each direction stays: what was taken here goes first over there, before anything that is
+// still in the queue.
+void Core::hand_over(Vif &vif, unsigned pair, Core &to) {
+    leave(vif, pair);
+    outbox_.take(&vif, pair, [&](const Staged &frame, std::span<const uint8_t> data) {
+        to.loaded_.push_back(
+            {frame.vif, frame.pair, frame.counted, {data.begin(), data.end()}, frame.offload});
+    });
+    for (const Moving::Sent &sent : loaded_) {
+        if (sent.vif == &vif && sent.pair == pair)
+            to.loaded_.push_back(sent);
+    }
+    std::erase_if(loaded_, [&](const Moving::Sent &s) { return s.vif == &vif && s.pair == pair; });
+    std::scoped_lock guard(backlog_mutex_, to.backlog_mutex_);
+    std::erase_if(backlog_, [&](Backlogged &b) {
+        if (b.vif != &vif || vif.route(b.frame).pair != pair)
+            return false;
+        to.backlog_.push_back(std::move(b));
+        return true;
+    });
+    to.backlog_waiter_ |= backlog_waiter_;
+    flush_port_ |= backlog_.empty() && std::exchange(backlog_waiter_, false);
+    for (Core *core : {this, &to})
+        core->backlog_size_.store(core->backlog_.size(), std::memory_order_release);
+    to.serve(vif, pair);
 }
 
 void Core::start() {
@@ -139,7 +178,7 @@ bool Core::step() {
     bool found = poked_.load(std::memory_order_relaxed) && poked_.exchange(false, std::memory_order_seq_cst);
     if (!loaded_.empty()) [[unlikely]]
         refill();
-    found |= serve_send();
+    found |= board_.cable() ? serve_send() : serve_switched();
     if (uint64_t time = flush_port_at_.load(std::memory_order_relaxed);
         time && board_.clock().now() >= time) {
         flush_port_at_ = 0;
@@ -149,7 +188,7 @@ bool Core::step() {
     if (has_backlog())
         found |= drain_backlog();
     if (serves_port_ && !has_backlog())
-        found |= serve_receive_port();
+        found |= board_.cable() ? serve_receive_port() : serve_switched_port();
     if (announce_.load(std::memory_order_relaxed)) [[unlikely]]
         announce();
     if (!board_.port().wants_guest_lock())
@@ -193,7 +232,7 @@ bool Core::collect_from(const Served &served) {
 
 bool Core::serve_receive_port() {
     Port &port = board_.port();
-    Vif &vif = board_.vif(0);
+    Vif &vif = board_.sole();
     bool any = false;
     hold_port_ = false;
     for (size_t n = 0; n < batch && port.fill(); n++) {
@@ -233,12 +272,12 @@ void Core::flush_port_at(uint64_t time) {
     wake(); // a sleeping core would not come to know of it
 }
 
-bool Core::push_backlog(Vif &vif, std::span<const uint8_t> frame) {
+bool Core::push_backlog(Vif &vif, std::vector<uint8_t> frame, bool sorted) {
     {
         std::lock_guard guard(backlog_mutex_);
         if (backlog_.size() == backlog_max)
             return false;
-        backlog_.push_back({&vif, {frame.begin(), frame.end()}});
+        backlog_.push_back({&vif, std::move(frame), sorted});
         backlog_size_.store(backlog_.size(), std::memory_order_release);
     }
     counters.add(CoreBacklogged);
@@ -265,7 +304,8 @@ bool Core::drain_backlog() {
         Backlogged &next = backlog_.front(); // stays put: only this core pops, and push_back moves nothing
         guard.unlock();
         Vif::Arrival arrival;
-        Vif::Delivery outcome = next.vif->receive(next.frame, arrival);
+        Vif::Delivery outcome = next.vif->receive(Message(next.frame), arrival,
+                                                  {.filtered = !next.sorted, .patient = !board_.shared()});
         if (outcome == Vif::Delivery::Full) {
             note_lack(*next.vif, arrival);
             return any;
@@ -377,7 +417,7 @@ uint64_t Core::stall_time() const {
 void Core::collect_signals(bool now_or_never) {
     auto ask = [&](Vif &vif, Queue &queue) {
         if (queue.signal_due(board_.clock(), now_or_never))
-            signals_.push_back({&vif, queue.regs.vector});
+            queue_signal(vif, queue.regs.vector);
     };
     for (const Served &served : served_) {
         if (served.vif->active())
@@ -393,6 +433,10 @@ void Core::collect_signals(bool now_or_never) {
         // What moderation holds back is asked for again, until it is sent.
         return !queue.running() || !queue.signal_held();
     });
+}
+
+void Core::queue_signal(Vif &vif, uint32_t vector) {
+    board_.signal(vif, vector, [this](Vif &to, uint32_t n) { signals_.push_back({&to, n}); });
 }
 
 // Active, so that a pause waits for it. What cannot be raised without the guest lock is left for flush().
@@ -425,7 +469,8 @@ bool Core::flush() {
     bool again = board_.port().wants_again();
     bool sends = board_.port().wants_guest_lock() && (frames_wait_ || again) && !board_.port().blocked();
     bool news = board_.has_error_news();
-    if (!signals_wait_ && !sends && !news && !flush_port_)
+    bool balances = board_.balance_due();
+    if (!signals_wait_ && !sends && !news && !flush_port_ && !balances)
         return false;
     board_.lock().lock();
     counters.add(CoreLockTaken);
@@ -442,6 +487,8 @@ bool Core::flush() {
             board_.port().flush_receive();
         if (news)
             board_.report_errors();
+        if (balances)
+            board_.balance();
     }
     note_waiting();
     board_.lock().unlock();
@@ -486,6 +533,12 @@ void Core::run() {
             idle_since = 0;
             continue;
         }
+        if (tokens_at_ != 0) { // it knows when there is something to do
+            say_polling(false);
+            sleep();
+            idle_since = 0;
+            continue;
+        }
         if (pace_.streaming()) {
             say_polling(false);
             rest();
@@ -526,10 +579,18 @@ void Core::rest() {
 // True if something is there after all.
 bool Core::arm_all() {
     bool there = false;
+    for (const Client &client : clients_) {
+        for (const Client::Part &part : client.parts) {
+            SendQueue &queue = client.vif->pair(part.pair).send;
+            // No bell helps one that waits for the port or for its rate.
+            if (!board_.cable() && client.vif->active() && queue.running() && !part.waits)
+                there |= queue.arm_bell();
+        }
+    }
     for (const Served &served : served_) {
         Queue &queue = served.vif->pair(served.pair).send;
         // With a blocked port the send queue has to wait: no bell helps.
-        if (served.vif->active() && queue.running() && outbox_.empty())
+        if (board_.cable() && served.vif->active() && queue.running() && outbox_.empty())
             there |= queue.arm_bell();
     }
     if ((hold_port_ || has_backlog()) && lacks_.vif && lacks_.vif->active()) {
@@ -545,7 +606,7 @@ bool Core::arm_all() {
 uint64_t Core::wake_time() const {
     uint64_t first = 0;
     for (uint64_t time : {hold_port_ || has_backlog() ? patience_until_ : 0,
-                          flush_port_at_.load(std::memory_order_relaxed), stall_time()}) {
+                          flush_port_at_.load(std::memory_order_relaxed), stall_time(), tokens_at_}) {
         if (time != 0 && (first == 0 || time < first))
             first = time;
     }
@@ -582,7 +643,8 @@ void Core::sleep() {
         uint64_t wait = until > before ? until - before : 0;
         timespec timeout{static_cast<time_t>(wait / 1'000'000'000), static_cast<long>(wait % 1'000'000'000)};
         ppoll(fds.data(), n, until ? &timeout : nullptr, nullptr);
-        adapt(board_.clock().now() - before);
+        if (tokens_at_ == 0)
+            adapt(board_.clock().now() - before);
         counters.add(CoreWakes);
     }
     sleeping_.store(false, std::memory_order_seq_cst);

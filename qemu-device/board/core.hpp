@@ -35,7 +35,10 @@ class Core {
 
     // ---- set up, before start() or paused ----
     void serve(Vif &vif, unsigned pair);
-    void leave_alone(Vif &vif);
+    /// Serves it no more.
+    void leave(Vif &vif, unsigned pair);
+    /// The same, and another core goes on with what is on its way.
+    void hand_over(Vif &vif, unsigned pair, Core &to);
     void serve_port() { serves_port_ = true; }
 
     // ---- executors ----
@@ -54,7 +57,7 @@ class Core {
     /// The pauser's half: returns when the core is not active.
     void wait_inactive();
     /// A frame whose receive queue is busy. False: the backlog is full. Guest lock held.
-    bool push_backlog(Vif &vif, std::span<const uint8_t> frame);
+    bool push_backlog(Vif &vif, std::vector<uint8_t> frame, bool sorted = false);
     /// True: frames wait already, so this one must wait in the port; flush_receive() follows.
     bool behind_backlog();
     /// A frame that the port holds back is to be offered again at this time at the latest.
@@ -76,6 +79,7 @@ class Core {
         struct Received {
             Vif *vif;
             std::vector<uint8_t> frame;
+            bool sorted = false; ///< the switch has decided that it is for this VIF
         };
         std::vector<Sent> sent;         ///< completed in their send queues, and not yet with the port
         std::vector<Received> received; ///< taken from the port, and not yet delivered
@@ -95,10 +99,50 @@ class Core {
         Vif *vif;
         unsigned pair;
     };
+    /// A VIF that the core serves, and its turn in the round robin.
+    struct Client {
+        struct Part {
+            unsigned pair;
+            bool waits = false;   ///< for the port, or for tokens
+            bool touched = false; ///< messages of it were completed and not yet published
+        };
+        Vif *vif;
+        std::vector<Part> parts;
+        size_t next = 0; ///< of `parts`
+        int64_t deficit = 0;
+        bool open = false; ///< its turn has begun
+        bool backlogged = false;
+    };
+    /// What became of an attempt to forward a message.
+    enum class Outcome { Sent, Empty, Waits, Throttled };
     using Signal = Moving::Signal;
     using Backlogged = Moving::Received;
 
+    // ---- forward.cpp: through the switch ----
+    bool serve_switched();
+    void look_for_work();
+    bool serve_guarantees();
+    bool serve_turns();
+    Outcome serve_turn(Client &client, int64_t quantum);
+    bool serve_local(Client &client);
+    Outcome forward_next(Client &client, bool guaranteed);
+    Outcome forward(Client &client, Client::Part &part, SendQueue &queue);
+    Switch::Way decide(Vif &vif, std::span<const uint8_t> head) const;
+    bool may_stage();
+    bool resolve(Vif &vif, SendQueue &queue, std::span<const uint8_t> head);
+    bool stage(Client &client, unsigned pair, SendQueue &queue, std::span<const uint8_t> head, size_t skip,
+               std::span<const uint8_t> &body);
+    bool deliver(Vif &from, SendQueue &queue, const Switch::Way &way, const Switch::Heads &heads, size_t skip,
+                 std::span<const uint8_t> body);
+    Outcome loop(Client &client, Client::Part &part, SendQueue &queue);
+    void complete(Client::Part &part, SendQueue &queue);
+    void publish();
+    void note_due(uint64_t time);
+    bool serve_switched_port();
+    bool receive_switched(std::span<const uint8_t> frame);
+
     void run();
+    void queue_signal(Vif &vif, uint32_t vector);
     template <typename Work> bool while_active(Work work);
     bool enter();
     void leave();
@@ -135,6 +179,17 @@ class Core {
     bool polling_ = false; // what was said last
     std::vector<Served> served_;
     size_t first_ = 0; // of served_, in the next round
+    std::vector<Client> clients_;
+    size_t first_client_ = 0;
+    bool bypass_ = false; // nothing more for the port in this round
+    uint64_t now_ = 0;    // of this round, where rates are to be kept
+    uint64_t tokens_at_ =
+        0; // when there is something to send again, which now waits for tokens; 0: nothing does
+    bool claims_ = false;                // a share of the port's rate
+    size_t forwarded_ = 0, replies_ = 0; // in this round
+    uint32_t last_to_ = SVIO_SLOT_SELF;  // whom the last message from VIF to VIF went to
+    Chain chain_;
+    std::vector<uint8_t> bounce_; // a message that is looped back
     bool serves_port_ = false;
     bool hold_port_ = false;        // the frame at the port's front found no buffer,
     Served lacks_{nullptr, 0};      // nor did the one at the backlog's: of this pair,

@@ -27,12 +27,23 @@ class Window {
     virtual uint8_t *direct() const = 0;
 };
 
+/// Takes a run of bytes piece by piece.
+class Taker {
+  public:
+    virtual ~Taker() = default;
+    /// `piece` is valid during the call, and a guest may change it meanwhile. False: enough.
+    virtual bool take(std::span<const uint8_t> piece) = 0;
+};
+
 /// Memory as one PCI function reaches it (bus master, IOMMU). RAM only: an access to anything else fails.
 class GuestMemory {
   public:
     virtual ~GuestMemory() = default;
     virtual bool read(uint64_t address, void *to, size_t length) = 0;
     virtual bool write(uint64_t address, const void *from, size_t length) = 0;
+    /// Shows what is there, in place if that can be, so that it is copied once. False: not all of it is
+    /// reachable, or `taker` had enough.
+    virtual bool show(uint64_t address, size_t length, Taker &taker);
     /// Null unless [address, address + length) is RAM in one piece.
     virtual std::unique_ptr<Window> open(uint64_t address, size_t length) = 0;
     /// For a queue that comes with a loaded state: it was RAM, and may be out of reach for now (bus master

@@ -54,6 +54,7 @@ uint16_t Vif::execute(svio_command &command) {
             return SVIO_ST_INVALID;
         Pause pause(host_);
         rx_mode_ = command.u.rx_mode.flags;
+        host_.filters_changed();
         return SVIO_ST_OK;
     }
     case SVIO_OP_SET_MTU: {
@@ -84,7 +85,7 @@ uint16_t Vif::identify(svio_command &command) {
     info.id = settings_.id;
     info.slot = config_.slot;
     info.kind = settings_.kind;
-    info.features = features;
+    info.features = offered();
     std::copy(mac_.begin(), mac_.end(), info.mac);
     info.mtu_max = config_.mtu_max;
     info.queue_pairs = pairs();
@@ -105,6 +106,7 @@ uint16_t Vif::set_mac(const svio_command &command) {
         return SVIO_ST_INVALID;
     Pause pause(host_);
     mac_ = mac;
+    host_.filters_changed();
     return SVIO_ST_OK;
 }
 
@@ -121,6 +123,7 @@ uint16_t Vif::multicast(const svio_command &command) {
             return SVIO_ST_INVALID;
     }
     Pause pause(host_);
+    host_.filters_changed();
     if (request.op == SVIO_MC_CLEAR)
         group_count_ = 0;
     if (request.op == SVIO_MC_REMOVE) {

@@ -3,6 +3,7 @@
 
 #include "vif.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -10,6 +11,18 @@ namespace svio {
 
 // Entries and arm words are copied between guest and host as they are.
 static_assert(std::endian::native == std::endian::little, "the board runs on little-endian hosts");
+
+bool GuestMemory::show(uint64_t address, size_t length, Taker &taker) {
+    std::array<uint8_t, 4096> bounce;
+    while (length > 0) {
+        size_t piece = std::min(length, bounce.size());
+        if (!read(address, bounce.data(), piece) || !taker.take(std::span(bounce).first(piece)))
+            return false;
+        address += piece;
+        length -= piece;
+    }
+    return true;
+}
 
 namespace {
 
@@ -207,15 +220,26 @@ void Outbox::pop(size_t n) {
 }
 
 size_t Outbox::purge(const Vif *vif) {
-    purges_++;
-    frames_.erase(frames_.begin(), frames_.begin() + static_cast<ptrdiff_t>(head_));
-    head_ = 0;
-    size_t gone = std::erase_if(frames_, [vif](const Staged &f) { return f.vif == vif; });
-    pop(0);
-    return gone;
+    return forget([vif](const Staged &f) { return f.vif == vif; });
 }
 
 // ---- sending ----
+
+namespace {
+
+constexpr uint32_t offloads = SVIO_ENTRY_CSUM | SVIO_ENTRY_SEG | SVIO_ENTRY_VLAN;
+
+Offload offload_of(const svio_entry &head) {
+    return {.flags = head.flags & offloads,
+            .csum_start = head.csum_start,
+            .csum_offset = head.csum_offset,
+            .seg_size = head.seg_size,
+            .seg_header = head.seg_header,
+            .vlan_tci = head.vlan_tci,
+            .seg_type = head.seg_type};
+}
+
+} // namespace
 
 uint32_t SendQueue::check_flags(const svio_entry &entry, bool head) const {
     constexpr uint32_t plain = SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE | SVIO_ENTRY_MORE;
@@ -237,9 +261,8 @@ uint32_t SendQueue::check_offload(const Offload &offload, uint32_t length) const
     return offload_fits(offload, length) ? SVIO_QERR_NONE : SVIO_QERR_OFFLOAD;
 }
 
-// One entry of a chain, whose flags are in `entry` already: checks it and copies its buffer.
-uint32_t SendQueue::take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svio_entry &entry, uint8_t *to,
-                               uint32_t length) {
+// One entry of a chain, whose flags are in `entry` already.
+uint32_t SendQueue::check_entry(uint32_t at, uint32_t n, svio_entry &entry, uint32_t length) {
     if (!is_posted(at, entry.flags))
         return SVIO_QERR_TORN;
     if (n == SVIO_CHAIN_MAX || n == regs.size)
@@ -252,12 +275,19 @@ uint32_t SendQueue::take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svi
         return SVIO_QERR_EMPTY;
     if (entry.len > SVIO_MESSAGE_MAX - length)
         return SVIO_QERR_LENGTH;
+    return SVIO_QERR_NONE;
+}
+
+// The same, and copies its buffer.
+uint32_t SendQueue::take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svio_entry &entry, uint8_t *to,
+                               uint32_t length) {
+    if (uint32_t error = check_entry(at, n, entry, length))
+        return error;
     return memory.read(entry.addr, to + length, entry.len) ? SVIO_QERR_NONE : SVIO_QERR_DMA;
 }
 
 uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags,
                                  Offload &offload) {
-    constexpr uint32_t offloads = SVIO_ENTRY_CSUM | SVIO_ENTRY_SEG | SVIO_ENTRY_VLAN;
     svio_entry entry;
     length = 0;
     for (uint32_t n = 0;; n++) {
@@ -276,13 +306,7 @@ uint32_t SendQueue::read_message(GuestMemory &memory, uint8_t *to, uint32_t &len
         if (n == 0) {
             head_flags = entry.flags;
             if (head_flags & offloads)
-                offload = {.flags = head_flags & offloads,
-                           .csum_start = entry.csum_start,
-                           .csum_offset = entry.csum_offset,
-                           .seg_size = entry.seg_size,
-                           .seg_header = entry.seg_header,
-                           .vlan_tci = entry.vlan_tci,
-                           .seg_type = entry.seg_type};
+                offload = offload_of(entry);
         }
         length += entry.len;
         if (entry.flags & SVIO_ENTRY_MORE)
@@ -331,7 +355,86 @@ size_t SendQueue::collect(Vif &vif, GuestMemory &memory, Outbox &outbox, size_t 
     return taken;
 }
 
+bool SendQueue::peek(Chain &chain) {
+    chain.length = 0;
+    for (uint32_t n = 0;; n++) {
+        svio_entry &entry = chain.entries[std::min<uint32_t>(n, SVIO_CHAIN_MAX - 1)];
+        uint32_t at = position() + n, flags;
+        uint32_t error = SVIO_QERR_NONE;
+        if (!load_flags(at, flags))
+            error = SVIO_QERR_DMA;
+        else if (n == 0 && !is_posted(at, flags))
+            return false;
+        else {
+            svio_entry next;
+            next.flags = flags;
+            error = check_entry(at, n, next, chain.length);
+            if (error == SVIO_QERR_NONE)
+                entry = next;
+        }
+        if (error != SVIO_QERR_NONE) {
+            fail(error);
+            return false;
+        }
+        chain.length += entry.len;
+        if (flags & SVIO_ENTRY_MORE)
+            continue;
+        chain.count = n + 1;
+        chain.flags = chain.entries[0].flags;
+        chain.offload = chain.flags & offloads ? offload_of(chain.entries[0]) : Offload{};
+        if (chain.flags & offloads)
+            error = check_offload(chain.offload, chain.length);
+        if (error == SVIO_QERR_NONE)
+            return true;
+        fail(error);
+        return false;
+    }
+}
+
+bool SendQueue::copy(GuestMemory &memory, const Chain &chain, size_t skip, size_t length, uint8_t *to) {
+    for (const svio_entry &entry : chain.all()) {
+        if (length == 0)
+            break;
+        if (skip >= entry.len) {
+            skip -= entry.len;
+            continue;
+        }
+        size_t piece = std::min<size_t>(entry.len - skip, length);
+        if (!memory.read(entry.addr + skip, to, piece)) {
+            fail(SVIO_QERR_DMA);
+            return false;
+        }
+        to += piece;
+        length -= piece;
+        skip = 0;
+    }
+    return true;
+}
+
+void SendQueue::complete(const Chain &chain, Clock &clock) {
+    counters.add(SVIO_QSTAT_BYTES, chain.length);
+    if (chain.count > 1)
+        counters.add(SVIO_QSTAT_CHAINED);
+    advance(chain.count, 1, clock);
+}
+
 // ---- receiving ----
+
+bool Message::show(Taker &taker) const {
+    if (!taker.take(head) || !taker.take(tail))
+        return false;
+    size_t ahead = skip;
+    for (const svio_entry &entry : rest) {
+        if (ahead >= entry.len) {
+            ahead -= entry.len;
+            continue;
+        }
+        if (!memory->show(entry.addr + ahead, entry.len - ahead, taker))
+            return false;
+        ahead = 0;
+    }
+    return true;
+}
 
 bool ReceiveQueue::complete(const svio_entry &entry, uint32_t position) {
     size_t offset = size_t{position & (regs.size - 1)} * sizeof(svio_entry);
@@ -349,13 +452,47 @@ bool ReceiveQueue::complete(const svio_entry &entry, uint32_t position) {
     return true;
 }
 
-ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains,
-                                           Clock &clock, uint32_t &missing, uint32_t head_flags,
-                                           const FlowHash &hash) {
-    uint32_t n = 0;
+namespace {
+
+/// Fills buffers of a guest one after the other.
+class Scatter final : public Taker {
+  public:
+    Scatter(GuestMemory &memory, std::span<svio_entry> buffers) : memory_(memory), buffers_(buffers) {}
+    bool take(std::span<const uint8_t> piece) override {
+        while (!piece.empty()) {
+            const svio_entry &buffer = buffers_[n_];
+            size_t length = std::min<size_t>(buffer.len - used_, piece.size());
+            if (!memory_.write(buffer.addr + used_, piece.data(), length)) {
+                failed = true;
+                return false;
+            }
+            piece = piece.subspan(length);
+            used_ += static_cast<uint32_t>(length);
+            if (used_ == buffer.len && n_ + 1 < buffers_.size()) {
+                n_++;
+                used_ = 0;
+            }
+        }
+        return true;
+    }
+    /// Of the last buffer.
+    uint32_t used() const { return used_; }
+    bool failed = false;
+
+  private:
+    GuestMemory &memory_;
+    std::span<svio_entry> buffers_;
+    size_t n_ = 0;
+    uint32_t used_ = 0;
+};
+
+} // namespace
+
+// Buffers for so many bytes, into chain_: their number is `n`.
+ReceiveQueue::Result ReceiveQueue::gather(size_t size, bool chains, uint32_t &n, uint32_t &missing) {
     size_t found = 0;
-    drop_moot_signal();
-    while (found < frame.size()) {
+    n = 0;
+    while (found < size) {
         if (n == SVIO_CHAIN_MAX || n == regs.size || (n == 1 && !chains))
             return Result::TooLong;
         svio_entry &entry = chain_[n];
@@ -373,16 +510,24 @@ ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const 
         found += entry.len;
         n++;
     }
-    size_t at = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        size_t piece = std::min<size_t>(chain_[i].len, frame.size() - at);
-        if (!memory.write(chain_[i].addr, frame.data() + at, piece)) {
-            fail(SVIO_QERR_DMA);
-            return Result::Failed;
-        }
-        chain_[i].len = static_cast<uint32_t>(piece);
-        at += piece;
+    return Result::Delivered;
+}
+
+ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, const Message &message, bool chains,
+                                           Clock &clock, uint32_t &missing, uint32_t head_flags,
+                                           const FlowHash &hash) {
+    uint32_t n;
+    drop_moot_signal();
+    if (Result result = gather(message.size, chains, n, missing); result != Result::Delivered)
+        return result;
+    Scatter scatter(memory, std::span(chain_).first(n));
+    if (!message.show(scatter)) {
+        if (!scatter.failed)
+            return Result::Broken;
+        fail(SVIO_QERR_DMA);
+        return Result::Failed;
     }
+    chain_[n - 1].len = scatter.used();
     // The head goes last: it publishes the whole chain.
     for (uint32_t i = n; i-- > 0;) {
         uint32_t lap = svio_lap(position() + i, regs.size);
@@ -402,7 +547,7 @@ ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, std::span<const 
             return Result::Failed;
         }
     }
-    counters.add(SVIO_QSTAT_BYTES, frame.size());
+    counters.add(SVIO_QSTAT_BYTES, message.size);
     if (n > 1)
         counters.add(SVIO_QSTAT_CHAINED);
     advance(n, 1, clock);

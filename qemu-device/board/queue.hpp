@@ -119,6 +119,40 @@ class Queue {
     uint64_t held_since_ = 0;
 };
 
+/// A message to be delivered: its head in the device's own memory, where no guest can change it any more, and
+/// what follows either there or still in its sender's.
+struct Message {
+    explicit Message(std::span<const uint8_t> whole) : head(whole), size(whole.size()) {}
+    Message(std::span<const uint8_t> first, std::span<const uint8_t> second)
+        : head(first), tail(second), size(first.size() + second.size()) {}
+    /// The tail: `entries` without their first `skip` bytes.
+    Message(std::span<const uint8_t> first, GuestMemory &from, std::span<const svio_entry> entries,
+            size_t skipped, size_t length)
+        : head(first), memory(&from), rest(entries), skip(skipped), size(first.size() + length) {}
+
+    std::span<const uint8_t> head;
+    std::span<const uint8_t> tail;
+    GuestMemory *memory = nullptr;
+    std::span<const svio_entry> rest;
+    size_t skip = 0;
+    size_t size;
+
+    /// All of it, in order. False: the sender's memory cannot be reached, or `taker` had enough.
+    bool show(Taker &taker) const;
+};
+
+/// A message at the position of a send queue, whose bytes are still where the guest has them. Entries were
+/// read once, and checked.
+struct Chain {
+    std::array<svio_entry, SVIO_CHAIN_MAX> entries;
+    uint32_t count = 0;
+    uint32_t length = 0;
+    uint32_t flags = 0; ///< of the head
+    Offload offload;
+
+    std::span<const svio_entry> all() const { return std::span(entries).first(count); }
+};
+
 /// A frame on its way out, copied from guest memory.
 struct Staged {
     class Vif *vif;
@@ -141,19 +175,39 @@ class Outbox {
     Outbox() : slab_(slab_size) {}
     bool empty() const { return head_ == frames_.size(); }
     /// Room for one more message of any length?
-    bool has_room() const { return frames_.size() < max_frames && used_ + headroom + SVIO_MESSAGE_MAX <= slab_size; }
+    bool has_room() const {
+        return frames_.size() < max_frames && used_ + headroom + SVIO_MESSAGE_MAX <= slab_size;
+    }
     uint8_t *tail() { return slab_.data() + used_ + headroom; }
-    void push(class Vif *vif, uint32_t pair, uint32_t length, const Offload &offload = {}, bool counted = false);
+    void push(class Vif *vif, uint32_t pair, uint32_t length, const Offload &offload = {},
+              bool counted = false);
     std::span<const Staged> frames() const { return std::span(frames_).subspan(head_); }
     std::span<Staged> frames() { return std::span(frames_).subspan(head_); }
     uint8_t *data(const Staged &frame) { return slab_.data() + frame.offset; }
     void pop(size_t n);
+    /// Removes what came from a queue pair, and hands it over.
+    template <typename Visit> void take(const class Vif *vif, uint32_t pair, Visit visit) {
+        for (const Staged &frame : frames()) {
+            if (frame.vif == vif && frame.pair == pair)
+                visit(frame, std::span<const uint8_t>(data(frame), frame.length));
+        }
+        forget([=](const Staged &frame) { return frame.vif == vif && frame.pair == pair; });
+    }
     /// Removes all frames of a VIF and tells how many.
     size_t purge(const class Vif *vif);
     /// How often purge() was called: what frames() gave before the last one is stale.
     uint32_t purges() const { return purges_; }
 
   private:
+    template <typename Which> size_t forget(Which which) {
+        purges_++;
+        frames_.erase(frames_.begin(), frames_.begin() + static_cast<ptrdiff_t>(head_));
+        head_ = 0;
+        size_t gone = std::erase_if(frames_, which);
+        pop(0);
+        return gone;
+    }
+
     std::vector<uint8_t> slab_;
     std::vector<Staged> frames_;
     size_t head_ = 0;
@@ -168,12 +222,23 @@ class SendQueue : public Queue {
     size_t collect(class Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock,
                    size_t &looped);
 
+    // ---- the same one by one, for messages that go through the switch ----
+    /// The next message, which stays where it is. False: there is none, or the queue has failed.
+    bool peek(Chain &chain);
+    /// Copies `length` bytes of it from `skip` on. False: the queue has failed.
+    bool copy(GuestMemory &memory, const Chain &chain, size_t skip, size_t length, uint8_t *to);
+    /// Before the first complete() of a batch, and after its last.
+    void begin_batch() { drop_moot_signal(); }
+    void end_batch() { publish_done(); }
+    void complete(const Chain &chain, Clock &clock);
+
   private:
     /// Reads the chain at position(). 0: nothing there, or the queue has failed; else the entries used.
     uint32_t read_message(GuestMemory &memory, uint8_t *to, uint32_t &length, uint32_t &head_flags,
                           Offload &offload);
     uint32_t take_entry(GuestMemory &memory, uint32_t at, uint32_t n, svio_entry &entry, uint8_t *to,
                         uint32_t length);
+    uint32_t check_entry(uint32_t at, uint32_t n, svio_entry &entry, uint32_t length);
     uint32_t check_flags(const svio_entry &entry, bool head) const;
     uint32_t check_offload(const Offload &offload, uint32_t length) const;
     void publish_done();
@@ -181,17 +246,19 @@ class SendQueue : public Queue {
 
 class ReceiveQueue : public Queue {
   public:
-    enum class Result { Delivered, Full, TooLong, Failed };
+    /// Broken: the sender's memory is out of reach; nothing was taken.
+    enum class Result { Delivered, Full, TooLong, Failed, Broken };
 
     std::mutex mutex;
 
-    /// Writes one frame into the next buffers. `missing` is the distance to the buffer that lacked (Full).
+    /// Writes one message into the next buffers. `missing` is the distance to the buffer that lacked (Full).
     /// `head_flags` are added to the head's.
-    Result deliver(GuestMemory &memory, std::span<const uint8_t> frame, bool chains, Clock &clock,
-                   uint32_t &missing, uint32_t head_flags = 0, const FlowHash &hash = {});
+    Result deliver(GuestMemory &memory, const Message &message, bool chains, Clock &clock, uint32_t &missing,
+                   uint32_t head_flags = 0, const FlowHash &hash = {});
 
   private:
     bool complete(const svio_entry &entry, uint32_t position);
+    Result gather(size_t size, bool chains, uint32_t &n, uint32_t &missing);
 
     std::array<svio_entry, SVIO_CHAIN_MAX> chain_{};
 };

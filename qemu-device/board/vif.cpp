@@ -30,6 +30,8 @@ void Vif::reset() {
     }
     features_ok_ = false;
     driver_features_ = 0;
+    shares_signals_ = false;
+    signal_id_ = 0;
     events_ = 0;
     event_vector_ = SVIO_NO_VECTOR;
     mailbox_.fill(0);
@@ -46,6 +48,7 @@ void Vif::stop_queues() {
     mac_ = settings_.mac;
     rx_mode_ = 0;
     group_count_ = 0;
+    host_.filters_changed();
     rss_.reset();
     for (Pair &pair : pairs_) {
         pair.full_since = 0;
@@ -82,10 +85,11 @@ void Vif::control(uint32_t value) {
 }
 
 void Vif::accept_features() {
-    if (driver_features_ & ~features)
+    if (driver_features_ & ~offered())
         return;
     features_ok_ = true;
     Pause pause(host_); // a queue may have been enabled already
+    shares_signals_ = driver_features_ & SVIO_F_SHARED_SIGNALS;
     for (Pair &pair : pairs_)
         pair.send.features = pair.receive.features = driver_features_;
 }
@@ -96,7 +100,7 @@ void Vif::set_link(bool up) {
 }
 
 void Vif::update_link() {
-    bool up = present_ && (settings_.link == SVIO_LINK_AUTO ? port_up_ : settings_.link == SVIO_LINK_UP);
+    bool up = present_ && (settings_.link == SVIO_LINK_AUTO ? port_up() : settings_.link == SVIO_LINK_UP);
     if (link_up_.exchange(up) != up)
         post_event(SVIO_EVENT_LINK);
 }
@@ -122,8 +126,9 @@ void Vif::create(const VifSettings &settings) {
         present_ = true;
         pairs_in_force_ = settings_.queue_pairs;
         mac_ = settings_.mac;
-        link_up_ = settings_.link == SVIO_LINK_AUTO ? port_up_ : settings_.link == SVIO_LINK_UP;
+        link_up_ = settings_.link == SVIO_LINK_AUTO ? port_up() : settings_.link == SVIO_LINK_UP;
         clear_counters();
+        rate.set(settings_.min_mbps, settings_.max_mbps);
         host_.settings_changed(*this);
     }
     post_event(SVIO_EVENT_CONFIG);
@@ -133,7 +138,7 @@ void Vif::destroy() {
     if (!present_)
         return;
     // Who drives the function now learns that its VIF has gone, by the vector that it gave for events.
-    uint32_t vector = event_vector_;
+    uint32_t vector = event_vector();
     reset();
     {
         Pause pause(host_);
@@ -161,6 +166,8 @@ void Vif::apply(const VifSettings &settings) {
         settings_.kind = before.kind;
         if (settings_.mac != before.mac)
             mac_ = settings_.mac;
+        if (settings_.min_mbps != before.min_mbps || settings_.max_mbps != before.max_mbps)
+            rate.set(settings_.min_mbps, settings_.max_mbps);
         host_.settings_changed(*this);
     }
     update_link();
@@ -183,8 +190,8 @@ void Vif::clear_counters() {
 
 void Vif::post_event(uint32_t bits) {
     events_ |= bits;
-    if (event_vector_ != SVIO_NO_VECTOR)
-        signals_.raise(event_vector_);
+    if (event_vector() != SVIO_NO_VECTOR)
+        signals_.raise(event_vector());
 }
 
 bool Vif::has_error_news() const {
@@ -210,6 +217,8 @@ void Vif::report_errors() {
 uint32_t Vif::read_register(uint32_t offset) {
     uint32_t value = 0;
     bool known = false;
+    if (offset == SVIO_REG_SIGNAL_ID && host_.shared_signals())
+        return signal_id_.exchange(0, std::memory_order_seq_cst);
     if (offset % 4 == 0) {
         if (offset >= SVIO_REG_QUEUES && offset < SVIO_REG_BELLS)
             known = read_queue(offset, value);
@@ -263,13 +272,13 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
         value = events_;
         break;
     case SVIO_REG_EVENT_VECTOR:
-        value = event_vector_;
+        value = event_vector();
         break;
     case SVIO_REG_DEVICE_FEATURES_LO:
-        value = static_cast<uint32_t>(features);
+        value = static_cast<uint32_t>(offered());
         break;
     case SVIO_REG_DEVICE_FEATURES_HI:
-        value = static_cast<uint32_t>(features >> 32);
+        value = static_cast<uint32_t>(offered() >> 32);
         break;
     case SVIO_REG_DRIVER_FEATURES_LO:
         value = static_cast<uint32_t>(driver_features_);
@@ -487,6 +496,19 @@ bool Vif::bell(uint32_t offset) {
     return true;
 }
 
+Switch::Edge Vif::edge() const {
+    return {.slot = config_.slot,
+            .mac = mac_,
+            .vlan = settings_.vlan,
+            .spoof_check = settings_.spoof_check,
+            .tagging = settings_.guest_tagging,
+            .promiscuous = (rx_mode_ & SVIO_RX_PROMISC) && settings_.trust && settings_.allow_promisc,
+            .multicast = settings_.allow_multicast,
+            .all_multicast = (rx_mode_ & SVIO_RX_KNOWN) != 0,
+            .groups = std::span(groups_).first(group_count_),
+            .vids = nullptr};
+}
+
 // ---- data path ----
 
 namespace {
@@ -507,17 +529,17 @@ bool Vif::accepts(std::span<const uint8_t> frame) const {
 }
 
 // Counts why not, if not.
-bool Vif::admits(std::span<const uint8_t> frame, const Route &route, bool looped) {
+bool Vif::admits(const Message &message, const Route &route, const Terms &terms) {
     svio_stat reason;
-    if (frame.size() < SVIO_FRAME_MIN)
+    if (message.size < SVIO_FRAME_MIN)
         reason = SVIO_STAT_DROP_RX_RUNT;
-    else if (!looped && !link_up())
+    else if (terms.linked && !link_up())
         reason = SVIO_STAT_DROP_RX_LINK_DOWN;
     else if (!active() || receive_queue(route.pair).state() == SVIO_QUEUE_DISABLED)
         reason = SVIO_STAT_DROP_RX_NOT_RUNNING;
-    else if (!accepts(frame))
+    else if (terms.filtered && !accepts(message.head))
         reason = SVIO_STAT_DROP_RX_FILTER;
-    else if (frame.size() > SVIO_MESSAGE_MAX)
+    else if (message.size > SVIO_MESSAGE_MAX)
         reason = SVIO_STAT_DROP_RX_TOO_LONG;
     else
         return true;
@@ -539,11 +561,12 @@ bool Vif::may_wait(Pair &pair, uint64_t &until) {
 }
 
 // The pair's mutex is held.
-Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame, Arrival &arrival) {
+Vif::Delivery Vif::conclude(ReceiveQueue::Result result, const Message &message, Arrival &arrival,
+                            const Terms &terms) {
     Pair &pair = pairs_[arrival.pair];
     switch (result) {
     case ReceiveQueue::Result::Full:
-        if (may_wait(pair, arrival.until))
+        if (terms.patient && may_wait(pair, arrival.until))
             return Delivery::Full;
         counters.add(SVIO_STAT_DROP_RX_NO_BUFFER);
         return Delivery::Dropped;
@@ -553,28 +576,32 @@ Vif::Delivery Vif::conclude(ReceiveQueue::Result result, std::span<const uint8_t
     case ReceiveQueue::Result::Failed:
         counters.add(SVIO_STAT_DROP_RX_QUEUE_ERROR);
         return Delivery::Dropped;
+    case ReceiveQueue::Result::Broken:
+        return Delivery::Broken;
     case ReceiveQueue::Result::Delivered:
         break;
     }
     pair.full_since = 0;
     counters.add(SVIO_STAT_RX_FRAMES);
-    counters.add(SVIO_STAT_RX_BYTES, frame.size());
-    if (frame[0] & 1)
-        counters.add(is_broadcast(frame) ? SVIO_STAT_RX_BROADCAST : SVIO_STAT_RX_MULTICAST);
+    counters.add(SVIO_STAT_RX_BYTES, message.size);
+    if (terms.from_vif)
+        counters.add(SVIO_STAT_SWITCHED_RX);
+    if (message.head[0] & 1)
+        counters.add(is_broadcast(message.head) ? SVIO_STAT_RX_BROADCAST : SVIO_STAT_RX_MULTICAST);
     return Delivery::Delivered;
 }
 
-Vif::Delivery Vif::receive(std::span<const uint8_t> frame, Arrival &arrival) {
-    Route to = route(frame);
+Vif::Delivery Vif::receive(const Message &message, Arrival &arrival, const Terms &terms) {
+    Route to = route(message.head);
     arrival = {.pair = to.pair};
-    if (!admits(frame, to))
+    if (!admits(message, to, terms))
         return Delivery::Dropped;
     ReceiveQueue &queue = receive_queue(to.pair);
     std::lock_guard lock(queue.mutex);
     auto result = ReceiveQueue::Result::Failed;
     if (queue.running())
-        result = queue.deliver(memory_, frame, chains(), clock_, arrival.missing, 0, to.hash);
-    return conclude(result, frame, arrival);
+        result = queue.deliver(memory_, message, chains(), clock_, arrival.missing, terms.flags, to.hash);
+    return conclude(result, message, arrival, terms);
 }
 
 void Vif::loop(std::span<uint8_t> frame, Offload offload, unsigned pair) {
@@ -582,20 +609,22 @@ void Vif::loop(std::span<uint8_t> frame, Offload offload, unsigned pair) {
     if (offload.has(SVIO_ENTRY_CSUM))
         insert_checksum(frame, offload);
     Arrival arrival{.pair = pair};
-    if (!admits(frame, {.pair = pair, .hash = {}}, true))
+    const Message message(frame);
+    const Terms terms{.patient = false, .linked = false};
+    if (!admits(message, {.pair = pair, .hash = {}}, terms))
         return;
     ReceiveQueue &queue = receive_queue(pair);
     std::lock_guard lock(queue.mutex);
     auto result = ReceiveQueue::Result::Failed;
     if (queue.running())
-        result = queue.deliver(memory_, frame, chains(), clock_, arrival.missing, SVIO_ENTRY_LOOP);
-    if (conclude(result, frame, arrival) == Delivery::Full)
-        counters.add(SVIO_STAT_DROP_RX_NO_BUFFER);
+        result = queue.deliver(memory_, message, chains(), clock_, arrival.missing, SVIO_ENTRY_LOOP);
+    conclude(result, message, arrival, terms);
 }
 
-Vif::Delivery Vif::receive_locked(std::span<const uint8_t> frame, const Route &to, Arrival &arrival) {
+Vif::Delivery Vif::receive_locked(const Message &message, const Route &to, Arrival &arrival,
+                                  const Terms &terms) {
     arrival = {.pair = to.pair};
-    if (!admits(frame, to))
+    if (!admits(message, to, terms))
         return Delivery::Dropped;
     ReceiveQueue &queue = receive_queue(to.pair);
     std::unique_lock lock(queue.mutex, std::try_to_lock);
@@ -605,16 +634,16 @@ Vif::Delivery Vif::receive_locked(std::span<const uint8_t> frame, const Route &t
     // Once more whenever the buffer that lacked was posted while we armed: nobody would ring for it. A driver
     // cannot do that more often than a chain has entries, unless it plays games.
     for (unsigned tries = 0; tries <= SVIO_CHAIN_MAX && queue.running(); tries++) {
-        result = queue.deliver(memory_, frame, chains(), clock_, arrival.missing, 0, to.hash);
-        if (result != ReceiveQueue::Result::Full || !queue.arm_bell(arrival.missing))
+        result = queue.deliver(memory_, message, chains(), clock_, arrival.missing, terms.flags, to.hash);
+        if (result != ReceiveQueue::Result::Full || !terms.patient || !queue.arm_bell(arrival.missing))
             break;
     }
     bool signal = result == ReceiveQueue::Result::Delivered && queue.signal_due(clock_, true);
     uint32_t vector = queue.regs.vector;
-    Delivery delivery = conclude(result, frame, arrival);
+    Delivery delivery = conclude(result, message, arrival, terms);
     lock.unlock();
     if (signal)
-        signals_.raise(vector);
+        host_.raise(*this, vector);
     return delivery;
 }
 

@@ -10,7 +10,9 @@
 #include "counters.hpp"
 #include "host.hpp"
 #include "queue.hpp"
+#include "rate.hpp"
 #include "rss.hpp"
+#include "switch.hpp"
 
 #include <array>
 #include <atomic>
@@ -20,8 +22,6 @@
 #include <vector>
 
 namespace svio {
-
-using Mac = std::array<uint8_t, 6>;
 
 /// A slot: what is there whether it holds a VIF or not.
 struct FunctionConfig {
@@ -43,7 +43,7 @@ struct VifSettings {
     uint16_t vlan = 0; ///< VID | priority << 13: the VIF is in this VLAN and does not see it; 0: none
     bool trust = false;
     bool spoof_check = true;
-    bool allow_promisc = true; ///< and trust
+    bool allow_promisc = false; ///< and trust
     bool allow_multicast = true;
     bool guest_tagging = true; ///< without a VLAN of management: its own tags pass
     uint8_t link = SVIO_LINK_AUTO;
@@ -53,14 +53,20 @@ struct VifSettings {
     uint32_t max_mbps = 0; ///< 0: no limit
     uint32_t weight = 1;
     uint32_t core = SVIO_CORE_AUTO;
-    std::string name;
+    std::string name{};
 
     bool operator==(const VifSettings &) const = default;
+    /// Nothing of it needs the switch or the scheduler, as long as the VIF is alone.
+    bool plain() const {
+        return trust && !spoof_check && allow_promisc && allow_multicast && guest_tagging && vlan == 0 &&
+               max_mbps == 0;
+    }
     /// The defaults of the PF's own VIF: it may do what an administrator may.
     static VifSettings of_physical() {
         VifSettings settings;
         settings.trust = true;
         settings.spoof_check = false;
+        settings.allow_promisc = true;
         return settings;
     }
 };
@@ -130,6 +136,12 @@ class VifHost {
     virtual size_t purge(class Vif &vif) = 0;
     /// A VIF came, went, or has other settings: who serves it may be another. Paused.
     virtual void settings_changed(class Vif &vif) = 0;
+    /// What the switch knows of a VIF has changed. Paused.
+    virtual void filters_changed() = 0;
+    /// SVIO_F_SHARED_SIGNALS is offered.
+    virtual bool shared_signals() const = 0;
+    /// Raises a queue's vector, or what stands for it. Guest lock held.
+    virtual void raise(class Vif &vif, uint32_t vector) = 0;
     virtual uint32_t speed_mbps() const = 0;
 };
 
@@ -147,18 +159,33 @@ class Pause {
 
 class Vif {
   public:
-    static constexpr uint64_t features =
-        SVIO_F_CSUM_TX | SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_RX_HASH |
-        SVIO_F_LOOPBACK;
+    static constexpr uint64_t features = SVIO_F_CSUM_TX | SVIO_F_RX_CHAIN | SVIO_F_MODERATION |
+                                         SVIO_F_MULTICAST | SVIO_F_RX_HASH | SVIO_F_LOOPBACK;
     /// How long a frame may wait for a buffer of its pair, where other pairs' frames wait behind it.
     static constexpr uint64_t patience_ns = 20'000'000;
 
-    enum class Delivery { Delivered, Dropped, Full, Busy };
+    /// Broken: the sender's memory is out of reach.
+    enum class Delivery { Delivered, Dropped, Full, Busy, Broken };
+    /// How a message comes to be received.
+    struct Terms {
+        bool filtered = true; ///< by the VIF; else the switch has done it
+        bool patient = true;  ///< may wait for a buffer; else it is dropped
+        bool linked = true;   ///< needs the link
+        bool from_vif = false;
+        uint32_t flags = 0; ///< of the head entry
+    };
 
     struct Pair {
         SendQueue send;
         ReceiveQueue receive;
-        unsigned core = 0;       ///< that serves it; changed while the board is paused
+        unsigned core = 0; ///< that serves it; changed while the board is paused
+        /// What there was to do for it, in bytes and a part for each message; since the last take_work().
+        std::atomic<uint64_t> work{0};
+
+        void add_work(size_t messages, size_t bytes) {
+            work.fetch_add(messages * 1024 + bytes, std::memory_order_relaxed);
+        }
+        uint64_t take_work() { return work.exchange(0, std::memory_order_relaxed); }
         uint64_t full_since = 0; ///< when a frame first found no buffer, 0: the last one did; receive.mutex
     };
     /// Where a received frame goes.
@@ -216,9 +243,15 @@ class Vif {
     }
     /// Filters a frame from the port and writes it into a receive queue, for an on-board core. On Full the
     /// core arms the bell when it sleeps; it asks for signals itself.
-    Delivery receive(std::span<const uint8_t> frame, Arrival &arrival);
+    Delivery receive(const Message &message, Arrival &arrival, const Terms &terms);
+    Delivery receive(std::span<const uint8_t> frame, Arrival &arrival) {
+        return receive(Message(frame), arrival, Terms{});
+    }
     /// The same for a holder of the guest lock: never waits (Busy), has armed the bell on Full, and signals.
-    Delivery receive_locked(std::span<const uint8_t> frame, const Route &route, Arrival &arrival);
+    Delivery receive_locked(const Message &message, const Route &route, Arrival &arrival, const Terms &terms);
+    Delivery receive_locked(std::span<const uint8_t> frame, const Route &route, Arrival &arrival) {
+        return receive_locked(Message(frame), route, arrival, Terms{});
+    }
     /// A frame that the driver sends to its own VIF, on the core that picked it up: to the pair that it was
     /// sent by. Never held back, and link or not.
     void loop(std::span<uint8_t> frame, Offload offload, unsigned pair);
@@ -234,8 +267,21 @@ class Vif {
     Signals &signals() { return signals_; }
     const FunctionConfig &config() const { return config_; }
     const Mac &mac() const { return mac_; }
+    /// For the switch.
+    Switch::Edge edge() const;
+    /// The port's link, whatever the VIF's own is.
+    bool port_up() const { return port_up_.load(std::memory_order_relaxed); }
+
+    // ---- shared signals ----
+    uint64_t offered() const { return features | (host_.shared_signals() ? SVIO_F_SHARED_SIGNALS : 0); }
+    /// Its driver takes one vector for all, and looks at SVIO_REG_SIGNAL_ID.
+    bool shares_signals() const { return shares_signals_.load(std::memory_order_relaxed); }
+    uint32_t event_vector() const { return event_vector_.load(std::memory_order_relaxed); }
+    uint32_t signal_bit() const { return 1u << config_.slot % SVIO_SIGNAL_GROUPS; }
+    void latch_signal(uint32_t bit) { signal_id_.fetch_or(bit, std::memory_order_seq_cst); }
 
     VifCounters counters;
+    VifRate rate;
 
   private:
     static constexpr uint32_t mailbox_words = sizeof(svio_command) / 4;
@@ -268,9 +314,10 @@ class Vif {
     uint16_t reply(const svio_command &command, const void *data, size_t length);
 
     bool accepts(std::span<const uint8_t> frame) const;
-    bool admits(std::span<const uint8_t> frame, const Route &route, bool looped = false);
+    bool admits(const Message &message, const Route &route, const Terms &terms);
     bool may_wait(Pair &pair, uint64_t &until);
-    Delivery conclude(ReceiveQueue::Result result, std::span<const uint8_t> frame, Arrival &arrival);
+    Delivery conclude(ReceiveQueue::Result result, const Message &message, Arrival &arrival,
+                      const Terms &terms);
     /// Features in force, which change while the board is paused.
     bool hashes() const { return pairs_[0].receive.features & SVIO_F_RX_HASH; }
     bool chains() const { return driver_features_ & SVIO_F_RX_CHAIN; }
@@ -288,11 +335,13 @@ class Vif {
     bool features_ok_ = false;
     bool running_ = false;
     bool dma_ = false;
-    bool port_up_ = true;
+    std::atomic<bool> port_up_{true};
     std::atomic<bool> link_up_{false};
     uint64_t driver_features_ = 0;
     uint32_t events_ = 0;
-    uint32_t event_vector_ = SVIO_NO_VECTOR;
+    std::atomic<uint32_t> event_vector_{SVIO_NO_VECTOR};
+    std::atomic<bool> shares_signals_{false};
+    std::atomic<uint32_t> signal_id_{0};
     std::array<uint32_t, mailbox_words> mailbox_{};
     uint32_t mailbox_state_ = SVIO_MAILBOX_IDLE;
     uint32_t life_ = 0;    // counts resets

@@ -199,6 +199,8 @@ class Rig {
         FunctionConfig config = options.vif;
         config.mac = options.mac;
         config.queue_size_max = std::max<uint32_t>(config.queue_size_max, SVIO_QUEUE_MAX);
+        for (uint32_t slot = 0; slot < config.slot; slot++)
+            board->add_function({.slot = slot, .physical = slot == 0}, ram, signals);
         vif = &board->add_vif(config, ram, signals);
         {
             std::lock_guard guard(lock);

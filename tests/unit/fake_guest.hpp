@@ -189,6 +189,15 @@ class FakeRam final : public GuestMemory {
         copy(bytes() + (address - base), static_cast<const uint8_t *>(from), length);
         return true;
     }
+    bool show(uint64_t address, size_t length, Taker &taker) override {
+        if (on_read)
+            on_read(address);
+        if (racy)
+            return GuestMemory::show(address, length, taker);
+        accesses++;
+        shown += length;
+        return reachable(address, length) && taker.take({bytes() + (address - base), length});
+    }
     std::unique_ptr<Window> open(uint64_t address, size_t length) override {
         if (!reachable(address, length))
             return nullptr;
@@ -222,6 +231,7 @@ class FakeRam final : public GuestMemory {
     bool racy = false; ///< a hostile guest writes buffers while the device reads them
     std::atomic<uint64_t> accesses{0};
     std::atomic<uint64_t> written_bytes{0};
+    std::atomic<uint64_t> shown{0}; ///< bytes that were copied from where they are
 
   private:
     struct alignas(64) Line {
@@ -281,7 +291,7 @@ class FakeRam final : public GuestMemory {
     }
     void copy(uint8_t *to, const uint8_t *from, size_t length) const {
         if (!racy) {
-            std::memcpy(to, from, length);
+            std::memmove(to, from, length); // from one place of the guest to another, perhaps
             return;
         }
         for (size_t i = 0; i < length; i++)

@@ -140,10 +140,9 @@ class Reflector final : public Signals {
 TEST(TestSignal, ASignalIntoTheMailboxItselfIsABadAccess) {
     Rig rig;
     Reflector reflector;
-    FunctionConfig config;
-    config.mac = vif_mac;
     std::lock_guard guard(rig.lock);
-    Vif vif(config, rig.ram, reflector, rig.clock, *rig.board);
+    Vif &vif = rig.board->add_function({.slot = 1, .physical = false}, rig.ram, reflector);
+    vif.create({.id = 2, .mac = vif_mac});
     vif.set_dma(true);
     reflector.vif = &vif;
     auto command = [&] {
@@ -165,4 +164,5 @@ TEST(TestSignal, ASignalIntoTheMailboxItselfIsABadAccess) {
     command();
     EXPECT_EQ(vif.read_register(SVIO_REG_MAILBOX_STATE), uint32_t{SVIO_MAILBOX_IDLE});
     EXPECT_EQ(vif.read_register(SVIO_REG_MAILBOX), 0u);
+    reflector.vif = nullptr;
 }

@@ -354,9 +354,10 @@ TEST_F(Pushing, ABufferPostedWhileTheBellIsArmedIsFoundAtOnce) {
         int armed = 0;
     };
     Racing racing(rig);
-    Vif vif({.mac = vif_mac}, racing, rig.signals, rig.clock, *rig.board);
-    vif.set_dma(true);
     std::lock_guard guard(rig.lock);
+    Vif &vif = rig.board->add_function({.slot = 1, .physical = false}, racing, rig.signals);
+    vif.create({.id = 2, .mac = vif_mac});
+    vif.set_dma(true);
     vif.write_register(SVIO_REG_CONTROL, SVIO_CONTROL_FEATURES_OK);
     auto set = [&](uint32_t reg, uint64_t value) {
         vif.write_register(SVIO_QUEUE_REG(0, SVIO_RECEIVE, reg), static_cast<uint32_t>(value));
@@ -374,5 +375,5 @@ TEST_F(Pushing, ABufferPostedWhileTheBellIsArmedIsFoundAtOnce) {
     EXPECT_EQ(vif.receive_locked(make_frame(60, 5), {}, arrival), Vif::Delivery::Delivered);
     EXPECT_EQ(rig.rx.take(), make_frame(60, 5));
     EXPECT_EQ(vif.receive_locked(make_frame(60, 6), {}, arrival), Vif::Delivery::Full);
-    vif.reset();
+    vif.destroy();
 }
