@@ -66,12 +66,12 @@ class Board final : public VifHost {
     // ---- how VIFs share the board; changes while it is paused ----
     /// A single VIF with the port to itself: what it sends goes to the port, what comes goes to it, and a
     /// full queue holds the port back.
-    bool cable() const { return cable_; }
+    bool cable() const { return cable_.load(std::memory_order_relaxed); }
     Vif &sole() { return *vifs_[sole_]; }
     /// Several VIFs are present.
-    bool shared() const { return shared_; }
+    bool shared() const { return shared_.load(std::memory_order_relaxed); }
     /// Some rate is to be kept.
-    bool timed() const { return timed_; }
+    bool timed() const { return timed_.load(std::memory_order_relaxed); }
     const Switch &table() const { return table_; }
     PortRate &port_rate() { return port_rate_; }
     /// A frame of the port that no VIF wants.
@@ -141,7 +141,7 @@ class Board final : public VifHost {
     std::array<Placement, SlotSet::slots> placements_;
     Switch table_;
     bool table_stale_ = true;
-    bool cable_ = false, shared_ = false, timed_ = false;
+    std::atomic<bool> cable_{false}, shared_{false}, timed_{false};
     unsigned sole_ = 0;
     PortRate port_rate_;
     std::atomic<uint64_t> unclaimed_{0};

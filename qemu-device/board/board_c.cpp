@@ -45,6 +45,12 @@ class HostMemory final : public GuestMemory {
     bool write(uint64_t address, const void *from, size_t length) override {
         return host_.write(host_.opaque, address, from, length);
     }
+    bool show(uint64_t address, size_t length, Taker &taker) override {
+        auto take = [](void *to, const uint8_t *piece, size_t n) {
+            return static_cast<Taker *>(to)->take({piece, n});
+        };
+        return host_.show(host_.opaque, address, length, take, &taker);
+    }
     std::unique_ptr<Window> open(uint64_t address, size_t length) override {
         return open(address, length, true);
     }

@@ -48,6 +48,10 @@ typedef struct SvioFunctionHost {
     /* Guest memory, RAM only. */
     bool (*read)(void *opaque, uint64_t address, void *to, size_t length);
     bool (*write)(void *opaque, uint64_t address, const void *from, size_t length);
+    /* Hands what is there to take(), in place and piece by piece; a piece is valid during the call only.
+     * False: not all of it is reachable, or take() said so. */
+    bool (*show)(void *opaque, uint64_t address, size_t length,
+                 bool (*take)(void *taker, const uint8_t *piece, size_t length), void *taker);
     /* now: NULL unless it is RAM in one piece at this moment; else it may come within reach later. */
     SvioWindow *(*window_open)(void *opaque, uint64_t address, size_t length, bool now);
     void (*window_close)(void *opaque, SvioWindow *window);

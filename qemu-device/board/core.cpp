@@ -89,7 +89,8 @@ void Core::hand_over(Vif &vif, unsigned pair, Core &to) {
         return true;
     });
     to.backlog_waiter_ |= backlog_waiter_;
-    flush_port_ |= backlog_.empty() && std::exchange(backlog_waiter_, false);
+    if (backlog_.empty() && std::exchange(backlog_waiter_, false))
+        flush_port_at_ = 1; // long since
     for (Core *core : {this, &to})
         core->backlog_size_.store(core->backlog_.size(), std::memory_order_release);
     to.serve(vif, pair);

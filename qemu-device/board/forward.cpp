@@ -30,9 +30,6 @@ int64_t cost_of(const Chain &chain) {
 // ---- whose turn it is ----
 
 bool Core::serve_switched() {
-    // What came from another core is ahead of all that queues have.
-    if (!loaded_.empty())
-        return false;
     now_ = board_.timed() ? board_.clock().now() : 0;
     tokens_at_ = 0;
     forwarded_ = replies_ = 0;
@@ -54,7 +51,10 @@ void Core::look_for_work() {
         client.backlogged = false;
         for (Client::Part &part : client.parts) {
             SendQueue &queue = client.vif->pair(part.pair).send;
-            part.waits = false;
+            // What came from another core is ahead of all that its queue has.
+            part.waits = std::any_of(loaded_.begin(), loaded_.end(), [&](const Moving::Sent &sent) {
+                return sent.vif == client.vif && sent.pair == part.pair;
+            });
             client.backlogged |= client.vif->active() && queue.running() && queue.posted();
         }
         if (!client.backlogged)

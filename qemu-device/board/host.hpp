@@ -109,8 +109,8 @@ class Port {
     virtual bool wants_again() const { return false; }
     /// The VIF takes frames again after it refused one.
     virtual void flush_receive() {}
-    /// A VIF is reset: a send() that is under way ends with the frame that it is at. shared: frames that wait in
-    /// the port may be another VIF's; else they are to be forgotten.
+    /// A VIF is reset: a send() that is under way ends with the frame that it is at. shared: frames that wait
+    /// in the port may be another VIF's; else they are to be forgotten.
     virtual void purge(bool /*shared*/) {}
 
     /// A port that a core polls itself. fill() reads frames if none is pending, and tells if any is.

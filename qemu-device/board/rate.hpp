@@ -23,6 +23,7 @@ class TokenBucket {
         mbps_ = mbps;
         rest_ = 0;
     }
+    void fill() { due_ = 0; }
     bool limited() const { return mbps_ != 0; }
     /// When it may give again: now, or later.
     uint64_t due() const { return due_; }
@@ -48,6 +49,11 @@ class VifRate {
         min_.set_rate(min_mbps);
         max_.set_rate(max_mbps);
         any_ = min_mbps || max_mbps;
+    }
+    /// As if nothing had ever been sent. Paused.
+    void fill() {
+        min_.fill();
+        max_.fill();
     }
     bool any() const { return any_; }
     bool guarantees() const { return min_.limited(); }

@@ -16,14 +16,15 @@ void Board::settings_changed(Vif &vif) {
 
 void Board::update_mode() {
     size_t present = 0;
-    timed_ = port_rate_.limited();
+    bool timed = port_rate_.limited();
     for (auto &vif : vifs_) {
         if (!vif->present())
             continue;
         if (present++ == 0)
             sole_ = vif->config().slot;
-        timed_ = timed_ || vif->rate.any();
+        timed = timed || vif->rate.any();
     }
+    timed_ = timed;
     shared_ = present > 1;
     cable_ = present == 1 && sole().settings().plain() && !port_rate_.limited();
 }
@@ -82,7 +83,7 @@ void Board::move(Vif &vif, unsigned pair, unsigned core) {
 }
 
 bool Board::balance_due() {
-    if (!shared_ || cores_.size() < 2)
+    if (!shared() || cores_.size() < 2)
         return false;
     uint64_t now = clock_.now(), at = balance_at_.load(std::memory_order_relaxed);
     return now >= at && balance_at_.compare_exchange_strong(at, now + balance_ns, std::memory_order_relaxed);
@@ -134,7 +135,7 @@ void Board::raise(Vif &vif, uint32_t vector) {
 // ---- what a netdev pushes ----
 
 bool Board::receive(std::span<const uint8_t> frame) {
-    if (!cable_)
+    if (!cable())
         return receive_switched(frame);
     Vif &vif = sole();
     Vif::Route route = vif.route(frame);
@@ -202,11 +203,11 @@ bool Board::offer(Vif &vif, const Message &message) {
             vif.counters.add(SVIO_STAT_DROP_RX_NOT_RUNNING);
             return true;
         }
-    } else if (shared_ ? core.has_backlog() : core.behind_backlog()) {
-        if (!shared_)
+    } else if (shared() ? core.has_backlog() : core.behind_backlog()) {
+        if (!shared())
             return false;
     } else {
-        outcome = vif.receive_locked(message, route, arrival, {.filtered = false, .patient = !shared_});
+        outcome = vif.receive_locked(message, route, arrival, {.filtered = false, .patient = !shared()});
     }
     if (outcome == Vif::Delivery::Busy) {
         Collector whole;

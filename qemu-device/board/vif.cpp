@@ -129,6 +129,7 @@ void Vif::create(const VifSettings &settings) {
         link_up_ = settings_.link == SVIO_LINK_AUTO ? port_up() : settings_.link == SVIO_LINK_UP;
         clear_counters();
         rate.set(settings_.min_mbps, settings_.max_mbps);
+        rate.fill();
         host_.settings_changed(*this);
     }
     post_event(SVIO_EVENT_CONFIG);

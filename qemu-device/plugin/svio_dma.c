@@ -31,7 +31,8 @@ static bool svio_dma_copy(SvioFunction *function, uint64_t address, void *host, 
         }
         ram = qemu_map_ram_ptr(mr->ram_block, offset);
         if (is_write) {
-            memcpy(ram, at, piece);
+            /* From another function's memory, perhaps, which may be the same. */
+            memmove(ram, at, piece);
             /* As after address_space_map(): dirty log, and code that TCG has translated from here. */
             memory_region_ref(mr);
             address_space_unmap(as, ram, piece, true, piece);
@@ -51,6 +52,27 @@ static bool svio_dma_read(void *opaque, uint64_t address, void *to, size_t lengt
 
 static bool svio_dma_write(void *opaque, uint64_t address, const void *from, size_t length) {
     return svio_dma_copy(opaque, address, (void *)from, length, true);
+}
+
+/* Within the RCU read section what is taken stays mapped; taking it may write to another function's memory.
+ */
+static bool svio_dma_show(void *opaque, uint64_t address, size_t length,
+                          bool (*take)(void *taker, const uint8_t *piece, size_t length), void *taker) {
+    AddressSpace *as = pci_get_address_space(PCI_DEVICE(opaque));
+
+    RCU_READ_LOCK_GUARD();
+    while (length > 0) {
+        hwaddr piece = length, offset;
+        MemoryRegion *mr = address_space_translate(as, address, &offset, &piece, false, ram_only);
+
+        if (!memory_access_is_direct(mr, true, ram_only) ||
+            !take(taker, qemu_map_ram_ptr(mr->ram_block, offset), piece)) {
+            return false;
+        }
+        address += piece;
+        length -= piece;
+    }
+    return true;
 }
 
 /* ---- windows ---- */
@@ -190,6 +212,7 @@ void svio_dma_update(SvioFunction *function, bool enabled) {
 void svio_dma_fill_host(SvioFunctionHost *host) {
     host->read = svio_dma_read;
     host->write = svio_dma_write;
+    host->show = svio_dma_show;
     host->window_open = svio_window_open;
     host->window_close = svio_window_close;
     host->window_load = svio_window_load;

@@ -108,10 +108,11 @@ TEST_F(Switching, MulticastGoesByFilter) {
 
 TEST_F(Switching, OnlyATrustedVifGetsWhatNobodyClaims) {
     ManyRig rig({.vifs = 3});
-    rig.rx_mode(0, SVIO_RX_PROMISC);
-    rig.rx_mode(1, SVIO_RX_PROMISC);
-    rig.rx_mode(2, SVIO_RX_PROMISC);
-    rig.set(2, [](VifSettings &s) { s.allow_promisc = true; });
+    for (unsigned slot : {0u, 1u, 2u}) {
+        rig.set(slot, [](VifSettings &s) { s.allow_promisc = true; });
+        rig.rx_mode(slot, SVIO_RX_PROMISC);
+    }
+    rig.set(1, [](VifSettings &s) { s.allow_promisc = false; });
     EXPECT_EQ(reach_from_port(rig, make_frame(80, 9, stranger)), 1u << 0);
     rig.set(2, [](VifSettings &s) { s.trust = true; });
     EXPECT_EQ(reach_from_port(rig, make_frame(80, 9, stranger)), 1u << 0 | 1u << 2);
