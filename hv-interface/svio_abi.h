@@ -87,7 +87,6 @@
 #define SVIO_REG_MAC_LO 0x004c /* RO  permanent MAC, bytes 0..3 */
 #define SVIO_REG_MAC_HI 0x0050 /* RO  permanent MAC, bytes 4..5 */
 #define SVIO_REG_LINK_SPEED 0x0054 /* RO  Mb/s, 0 = unknown */
-#define SVIO_REG_SIGNAL_ID 0x0058 /* RC  8 bits, see SVIO_F_SHARED_SIGNALS: cleared by reading */
 #define SVIO_REG_MAILBOX 0x0080 /* RW  64 bytes: struct svio_command */
 #define SVIO_REG_MAILBOX_BELL 0x00c0 /* WO  any value runs the command */
 #define SVIO_REG_MAILBOX_STATE 0x00c4 /* RO  SVIO_MAILBOX_* */
@@ -176,7 +175,6 @@
 #define SVIO_F_TIMESTAMP (1ULL << 13)
 #define SVIO_F_LOOPBACK (1ULL << 14) /* send: SVIO_ENTRY_LOOP */
 #define SVIO_F_SHARED_SIGNALS (1ULL << 32)
-#define SVIO_SIGNAL_GROUPS 8 /* shared signals: bit of a VIF = its slot modulo this */
 
 /* ---- queue entries (SPEC 5) ---- */
 struct svio_entry {
@@ -523,8 +521,7 @@ struct svio_core_info {
 	X(DROP_TX_VLAN, drop_tx_vlan) /* a tag where it may send none */ \
 	X(DROP_TX_HAIRPIN, drop_tx_hairpin) /* to itself */ \
 	X(SWITCHED_TX, switched_tx) /* of tx_frames: to other VIFs */ \
-	X(SWITCHED_RX, switched_rx) /* of rx_frames: from other VIFs */ \
-	X(SIGNALS_REDUNDANT, signals_redundant) /* by way of a shared bit, for nothing of its own */
+	X(SWITCHED_RX, switched_rx) /* of rx_frames: from other VIFs */
 
 #define SVIO_QSTATS(X) \
 	X(POSTED, posted) /* entries taken from the driver */ \

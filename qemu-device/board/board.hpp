@@ -22,8 +22,7 @@ struct BoardConfig {
     bool threads = true;    ///< false: nobody calls the cores but the owner (tests, simulated time)
     /// Longest time that frames wait for a port which takes none, milliseconds; 0: for ever. SPEC.md 5.3.
     uint32_t stall_ms = SVIO_PORT_STALL_MS;
-    uint32_t port_mbps = 0;      ///< limit of what is sent to the port, 0: none
-    bool shared_signals = false; ///< see SVIO_F_SHARED_SIGNALS
+    uint32_t port_mbps = 0; ///< limit of what is sent to the port, 0: none
 };
 
 class Board final : public VifHost {
@@ -59,8 +58,6 @@ class Board final : public VifHost {
     size_t purge(Vif &vif) override;
     void settings_changed(Vif &vif) override;
     void filters_changed() override { table_stale_ = true; }
-    bool shared_signals() const override { return config_.shared_signals; }
-    void raise(Vif &vif, uint32_t vector) override;
     uint32_t speed_mbps() const override { return port_->speed_mbps(); }
 
     // ---- how VIFs share the board; changes while it is paused ----
@@ -76,8 +73,6 @@ class Board final : public VifHost {
     PortRate &port_rate() { return port_rate_; }
     /// A frame of the port that no VIF wants.
     void count_unclaimed() { unclaimed_.fetch_add(1, std::memory_order_relaxed); }
-    /// Hands `raise` each function and vector that is to be signalled for a vector of a queue of `vif`.
-    template <typename Raise> void signal(Vif &vif, uint32_t vector, Raise raise);
     /// Is it time to look whether cores are loaded evenly? To one caller alone.
     bool balance_due();
     /// Moves at most one queue pair to another core. Guest lock held.
@@ -151,27 +146,5 @@ class Board final : public VifHost {
     std::atomic<bool> locked_rounds_{false};
     bool started_ = false;
 };
-
-template <typename Raise> void Board::signal(Vif &vif, uint32_t vector, Raise raise) {
-    if (!config_.shared_signals) [[likely]] {
-        raise(vif, vector);
-        return;
-    }
-    uint32_t bit = vif.signal_bit();
-    vifs_.front()->latch_signal(bit);
-    for (size_t slot = vif.config().slot % SVIO_SIGNAL_GROUPS; slot < vifs_.size();
-         slot += SVIO_SIGNAL_GROUPS) {
-        Vif &other = *vifs_[slot];
-        if (!other.shares_signals() || !other.active() || other.event_vector() == SVIO_NO_VECTOR)
-            continue;
-        other.latch_signal(bit);
-        if (&other != &vif)
-            other.counters.add(SVIO_STAT_SIGNALS_REDUNDANT);
-        raise(other, other.event_vector());
-    }
-    // A driver that knows nothing of it gets its vectors one by one.
-    if (!vif.shares_signals())
-        raise(vif, vector);
-}
 
 } // namespace svio

@@ -144,13 +144,13 @@ VifState Vif::save() const {
     to.queue_size_max = config_.queue_size_max;
     to.queue_size_hint = settings_.queue_size;
     to.mtu_max = config_.mtu_max;
-    to.device_features = offered();
+    to.device_features = features;
     to.features_ok = features_ok_;
     to.running = running_;
     to.link_up = link_up();
     to.driver_features = driver_features_;
     to.events = events_;
-    to.event_vector = event_vector();
+    to.event_vector = event_vector_;
     to.mailbox = mailbox_;
     to.mailbox_state = mailbox_state_;
     to.mac = mac_;
@@ -170,7 +170,7 @@ void Vif::check(const VifState &state) const {
     require_same("queues of at most", state.queue_size_max, config_.queue_size_max);
     require_same("queue-size", state.queue_size_hint, settings_.queue_size);
     require_same("an MTU of at most", state.mtu_max, config_.mtu_max);
-    require((state.device_features & ~offered()) == 0,
+    require((state.device_features & ~features) == 0,
             "the state is of a device with features that this one does not offer");
     require(!state.features_ok || (state.driver_features & ~state.device_features) == 0,
             "the driver of the state has accepted features that were not offered");
@@ -196,7 +196,6 @@ void Vif::load(const VifState &from) {
     mailbox_state_ = from.mailbox_state;
     mac_ = from.mac;
     rx_mode_ = from.rx_mode;
-    shares_signals_ = features_ok_ && (driver_features_ & SVIO_F_SHARED_SIGNALS);
     std::copy(from.groups.begin(), from.groups.end(), groups_.begin());
     group_count_ = from.groups.size();
     host_.filters_changed();

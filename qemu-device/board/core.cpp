@@ -418,7 +418,7 @@ uint64_t Core::stall_time() const {
 void Core::collect_signals(bool now_or_never) {
     auto ask = [&](Vif &vif, Queue &queue) {
         if (queue.signal_due(board_.clock(), now_or_never))
-            queue_signal(vif, queue.regs.vector);
+            signals_.push_back({&vif, queue.regs.vector});
     };
     for (const Served &served : served_) {
         if (served.vif->active())
@@ -434,10 +434,6 @@ void Core::collect_signals(bool now_or_never) {
         // What moderation holds back is asked for again, until it is sent.
         return !queue.running() || !queue.signal_held();
     });
-}
-
-void Core::queue_signal(Vif &vif, uint32_t vector) {
-    board_.signal(vif, vector, [this](Vif &to, uint32_t n) { signals_.push_back({&to, n}); });
 }
 
 // Active, so that a pause waits for it. What cannot be raised without the guest lock is left for flush().

@@ -142,7 +142,6 @@ class Core {
     bool receive_switched(std::span<const uint8_t> frame);
 
     void run();
-    void queue_signal(Vif &vif, uint32_t vector);
     template <typename Work> bool while_active(Work work);
     bool enter();
     void leave();

@@ -85,7 +85,7 @@ uint16_t Vif::identify(svio_command &command) {
     info.id = settings_.id;
     info.slot = config_.slot;
     info.kind = settings_.kind;
-    info.features = offered();
+    info.features = features;
     std::copy(mac_.begin(), mac_.end(), info.mac);
     info.mtu_max = config_.mtu_max;
     info.queue_pairs = pairs();

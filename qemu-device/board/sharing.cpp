@@ -126,12 +126,6 @@ void Board::balance() {
     move(*best->vif, best->pair, to);
 }
 
-// ---- signals ----
-
-void Board::raise(Vif &vif, uint32_t vector) {
-    signal(vif, vector, [](Vif &to, uint32_t n) { to.signals().raise(n); });
-}
-
 // ---- what a netdev pushes ----
 
 bool Board::receive(std::span<const uint8_t> frame) {

@@ -30,8 +30,6 @@ void Vif::reset() {
     }
     features_ok_ = false;
     driver_features_ = 0;
-    shares_signals_ = false;
-    signal_id_ = 0;
     events_ = 0;
     event_vector_ = SVIO_NO_VECTOR;
     mailbox_.fill(0);
@@ -85,11 +83,10 @@ void Vif::control(uint32_t value) {
 }
 
 void Vif::accept_features() {
-    if (driver_features_ & ~offered())
+    if (driver_features_ & ~features)
         return;
     features_ok_ = true;
     Pause pause(host_); // a queue may have been enabled already
-    shares_signals_ = driver_features_ & SVIO_F_SHARED_SIGNALS;
     for (Pair &pair : pairs_)
         pair.send.features = pair.receive.features = driver_features_;
 }
@@ -139,7 +136,7 @@ void Vif::destroy() {
     if (!present_)
         return;
     // Who drives the function now learns that its VIF has gone, by the vector that it gave for events.
-    uint32_t vector = event_vector();
+    uint32_t vector = event_vector_;
     reset();
     {
         Pause pause(host_);
@@ -191,8 +188,8 @@ void Vif::clear_counters() {
 
 void Vif::post_event(uint32_t bits) {
     events_ |= bits;
-    if (event_vector() != SVIO_NO_VECTOR)
-        signals_.raise(event_vector());
+    if (event_vector_ != SVIO_NO_VECTOR)
+        signals_.raise(event_vector_);
 }
 
 bool Vif::has_error_news() const {
@@ -218,8 +215,6 @@ void Vif::report_errors() {
 uint32_t Vif::read_register(uint32_t offset) {
     uint32_t value = 0;
     bool known = false;
-    if (offset == SVIO_REG_SIGNAL_ID && host_.shared_signals())
-        return signal_id_.exchange(0, std::memory_order_seq_cst);
     if (offset % 4 == 0) {
         if (offset >= SVIO_REG_QUEUES && offset < SVIO_REG_BELLS)
             known = read_queue(offset, value);
@@ -273,13 +268,13 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
         value = events_;
         break;
     case SVIO_REG_EVENT_VECTOR:
-        value = event_vector();
+        value = event_vector_;
         break;
     case SVIO_REG_DEVICE_FEATURES_LO:
-        value = static_cast<uint32_t>(offered());
+        value = static_cast<uint32_t>(features);
         break;
     case SVIO_REG_DEVICE_FEATURES_HI:
-        value = static_cast<uint32_t>(offered() >> 32);
+        value = static_cast<uint32_t>(features >> 32);
         break;
     case SVIO_REG_DRIVER_FEATURES_LO:
         value = static_cast<uint32_t>(driver_features_);
@@ -644,7 +639,7 @@ Vif::Delivery Vif::receive_locked(const Message &message, const Route &to, Arriv
     Delivery delivery = conclude(result, message, arrival, terms);
     lock.unlock();
     if (signal)
-        host_.raise(*this, vector);
+        signals_.raise(vector);
     return delivery;
 }
 

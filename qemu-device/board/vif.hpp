@@ -138,10 +138,6 @@ class VifHost {
     virtual void settings_changed(class Vif &vif) = 0;
     /// What the switch knows of a VIF has changed. Paused.
     virtual void filters_changed() = 0;
-    /// SVIO_F_SHARED_SIGNALS is offered.
-    virtual bool shared_signals() const = 0;
-    /// Raises a queue's vector, or what stands for it. Guest lock held.
-    virtual void raise(class Vif &vif, uint32_t vector) = 0;
     virtual uint32_t speed_mbps() const = 0;
 };
 
@@ -272,14 +268,6 @@ class Vif {
     /// The port's link, whatever the VIF's own is.
     bool port_up() const { return port_up_.load(std::memory_order_relaxed); }
 
-    // ---- shared signals ----
-    uint64_t offered() const { return features | (host_.shared_signals() ? SVIO_F_SHARED_SIGNALS : 0); }
-    /// Its driver takes one vector for all, and looks at SVIO_REG_SIGNAL_ID.
-    bool shares_signals() const { return shares_signals_.load(std::memory_order_relaxed); }
-    uint32_t event_vector() const { return event_vector_.load(std::memory_order_relaxed); }
-    uint32_t signal_bit() const { return 1u << config_.slot % SVIO_SIGNAL_GROUPS; }
-    void latch_signal(uint32_t bit) { signal_id_.fetch_or(bit, std::memory_order_seq_cst); }
-
     VifCounters counters;
     VifRate rate;
 
@@ -339,9 +327,7 @@ class Vif {
     std::atomic<bool> link_up_{false};
     uint64_t driver_features_ = 0;
     uint32_t events_ = 0;
-    std::atomic<uint32_t> event_vector_{SVIO_NO_VECTOR};
-    std::atomic<bool> shares_signals_{false};
-    std::atomic<uint32_t> signal_id_{0};
+    uint32_t event_vector_ = SVIO_NO_VECTOR;
     std::array<uint32_t, mailbox_words> mailbox_{};
     uint32_t mailbox_state_ = SVIO_MAILBOX_IDLE;
     uint32_t life_ = 0;    // counts resets
