@@ -181,6 +181,8 @@ class Core {
     std::vector<Client> clients_;
     size_t first_client_ = 0;
     bool bypass_ = false; // nothing more for the port in this round
+    int64_t cost_ = 0;    // of the last message, all its copies,
+    int64_t spent_ = 0;   // and of all in this round
     uint64_t now_ = 0;    // of this round, where rates are to be kept
     uint64_t tokens_at_ =
         0; // when there is something to send again, which now waits for tokens; 0: nothing does

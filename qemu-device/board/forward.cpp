@@ -18,6 +18,8 @@ namespace {
 constexpr int64_t parts = 1024;
 /// What the VIF of the largest weight may send in one turn.
 constexpr int64_t quantum_bytes = 16384;
+/// A round ends after so much: who pauses the board, or what else the core has to do, waits for it.
+constexpr int64_t round_bytes = 16 * quantum_bytes;
 /// The least that a message costs: a flood of tiny ones is no cheaper than frames of a wire.
 constexpr uint64_t least_cost = 64;
 
@@ -33,6 +35,7 @@ bool Core::serve_switched() {
     now_ = board_.timed() ? board_.clock().now() : 0;
     tokens_at_ = 0;
     forwarded_ = replies_ = 0;
+    spent_ = 0;
     look_for_work();
     bool any = serve_guarantees();
     any |= serve_turns();
@@ -79,10 +82,10 @@ bool Core::serve_guarantees() {
         if (!client.backlogged || !client.vif->rate.guarantees())
             continue;
         uint64_t before = forwarded_;
-        for (int64_t left = quantum_bytes; left > 0 && client.vif->rate.owed(now_);) {
+        for (int64_t left = quantum_bytes; left > 0 && spent_ < round_bytes && client.vif->rate.owed(now_);) {
             if (forward_next(client, true) != Outcome::Sent)
                 break;
-            left -= cost_of(chain_);
+            left -= cost_;
         }
         any |= forwarded_ != before;
     }
@@ -99,6 +102,10 @@ bool Core::serve_turns() {
     size_t n = clients_.size(), waiting = n;
     bool any = false;
     for (size_t i = 0; i < n; i++) {
+        if (spent_ >= round_bytes) {
+            waiting = bypass_ ? waiting : i;
+            break;
+        }
         Client &client = clients_[(first_client_ + i) % n];
         if (!client.backlogged) {
             client.open = false;
@@ -121,7 +128,7 @@ bool Core::serve_turns() {
     // another.
     if (n != 0)
         first_client_ = (first_client_ + waiting) % n;
-    return any;
+    return any || spent_ != 0;
 }
 
 // A message may take more than what is left: the debt is paid in the turns that follow. Sent: it did
@@ -134,7 +141,7 @@ Core::Outcome Core::serve_turn(Client &client, int64_t quantum) {
     while (client.deficit > 0) {
         Outcome outcome = forward_next(client, false);
         if (outcome == Outcome::Sent) {
-            client.deficit -= cost_of(chain_) * parts;
+            client.deficit -= cost_ * parts;
             continue;
         }
         if (outcome != Outcome::Waits) {
@@ -152,7 +159,7 @@ Core::Outcome Core::serve_turn(Client &client, int64_t quantum) {
 bool Core::serve_local(Client &client) {
     bool any = false;
     for (int64_t left = quantum_bytes; left > 0 && forward_next(client, false) == Outcome::Sent; any = true)
-        left -= cost_of(chain_);
+        left -= cost_;
     return any;
 }
 
@@ -183,6 +190,7 @@ Core::Outcome Core::forward_next(Client &client, bool guaranteed) {
             if (vif.rate.any())
                 vif.rate.spend(static_cast<uint64_t>(cost_of(chain_)), now_, guaranteed);
             forwarded_++;
+            spent_ += cost_;
             return outcome;
         }
         part.waits = outcome == Outcome::Waits;
@@ -241,6 +249,7 @@ Core::Outcome Core::forward(Client &client, Client::Part &part, SendQueue &queue
     if (!queue.copy(vif.memory(), chain_, 0, head.size(), copy.data()))
         return Outcome::Empty;
     Switch::Way way = decide(vif, head);
+    cost_ = cost_of(chain_) * std::max<int64_t>(way.slots.size(), 1);
     if (way.dropped()) {
         vif.counters.add(way.drop);
         complete(part, queue);
@@ -333,6 +342,7 @@ bool Core::deliver(Vif &from, SendQueue &queue, const Switch::Way &way, const Sw
 }
 
 Core::Outcome Core::loop(Client &client, Client::Part &part, SendQueue &queue) {
+    cost_ = cost_of(chain_);
     bounce_.resize(SVIO_MESSAGE_MAX);
     if (!queue.copy(client.vif->memory(), chain_, 0, chain_.length, bounce_.data()))
         return Outcome::Empty;

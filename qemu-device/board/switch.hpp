@@ -28,6 +28,9 @@ class SlotSet {
     void remove(unsigned slot) { words_[slot / 64] &= ~(uint64_t{1} << slot % 64); }
     bool has(unsigned slot) const { return words_[slot / 64] >> slot % 64 & 1; }
     bool empty() const { return (words_[0] | words_[1]) == 0; }
+    unsigned size() const {
+        return static_cast<unsigned>(std::popcount(words_[0]) + std::popcount(words_[1]));
+    }
     SlotSet operator&(const SlotSet &other) const {
         return {words_[0] & other.words_[0], words_[1] & other.words_[1]};
     }

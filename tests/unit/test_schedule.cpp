@@ -250,6 +250,26 @@ TEST(Rates, AFloodStarvesNobody) {
     EXPECT_GT(rates[2], 0.2 * rates[1]);
 }
 
+// Who floods with broadcasts pays for each copy, and a round stays short: others wait for its end.
+TEST(Rates, AFloodOfBroadcastsKeepsRoundsShort) {
+    ManyRig rig({.vifs = SVIO_MAX_VIFS, .ring = 64, .buffer = 128});
+    for (unsigned slot = 1; slot < SVIO_MAX_VIFS; slot++) {
+        for (unsigned n = 0; n < 60; n++)
+            rig.send(slot, make_frame(60, n, broadcast_mac, mac_of(slot)));
+    }
+    rig.send(SVIO_MAX_VIFS, make_frame(60, 7, mac_of(0), mac_of(SVIO_MAX_VIFS)));
+    unsigned rounds = 0;
+    for (bool more = true; more; rounds++) {
+        uint64_t before = rig.board->core(0).counters.get(CorePickedUp);
+        more = rig.board->core(0).round();
+        EXPECT_LE(rig.board->core(0).counters.get(CorePickedUp) - before, 128u);
+    }
+    EXPECT_GE(rounds, 30u);
+    EXPECT_EQ(rig.stat(SVIO_MAX_VIFS, SVIO_STAT_TX_FRAMES), 1u);
+    for (unsigned slot = 1; slot < SVIO_MAX_VIFS; slot++)
+        EXPECT_EQ(rig.stat(slot, SVIO_STAT_TX_FRAMES), 60u) << slot;
+}
+
 // ---- cores ----
 
 TEST(Mapping, IsEvenAndByHand) {
