@@ -162,18 +162,20 @@ int svio_set_vf_link_state(struct net_device *netdev, int vf, int state)
 	return svio_vf_set(netdev, vf, SVIO_CFG_LINK, &config);
 }
 
-/* Of a slot without VIF there is nothing to show: ip link leaves it out. */
 int svio_get_vf_config(struct net_device *netdev, int vf, struct ifla_vf_info *info)
 {
 	struct svio_vif_config config;
 	u16 vlan;
 	int err;
 
+	info->vf = vf;
 	err = svio_vf_query(netdev, vf, &config);
+	/* Of a slot without VIF nothing but its number is told: tools want one entry for each VF. */
+	if (err == -ENOENT || err == -EOPNOTSUPP)
+		return 0;
 	if (err)
 		return err;
 	vlan = le16_to_cpu(config.vlan);
-	info->vf = vf;
 	ether_addr_copy(info->mac, config.mac);
 	info->vlan = vlan & SVIO_VLAN_VID;
 	info->qos = vlan >> SVIO_VLAN_PRIORITY_SHIFT;
