@@ -30,6 +30,7 @@ static uint64_t svio_read(void *opaque, hwaddr offset, unsigned size) {
     if (!board) {
         return UINT64_MAX;
     }
+    svio_bell_settle(function);
     if (offset % size == 0 && size == 4) {
         return svio_board_read(board, function->slot, offset);
     }
@@ -49,6 +50,7 @@ static void svio_write(void *opaque, hwaddr offset, uint64_t value, unsigned siz
     if (!board) {
         return;
     }
+    svio_bell_settle(function);
     if (offset % size == 0 && size == 4) {
         svio_board_write(board, function->slot, offset, value);
     } else if (offset % size == 0 && size == 8) {
@@ -81,6 +83,7 @@ static void svio_write_config(PCIDevice *pci, uint32_t address, uint32_t value, 
     SvioFunction *function = SVIO_FUNCTION(pci);
     SvioBoard *board = function->nic->board;
 
+    svio_bell_settle_all(function->nic);
     if (range_covers_byte(address, length, PCI_COMMAND) ||
         ranges_overlap(address, length, pci->msix_cap + PCI_MSIX_FLAGS, 2) ||
         svio_sriov_concerns(pci, address, length)) {
@@ -106,6 +109,7 @@ static void svio_reset_hold(Object *obj, ResetType type) {
     SvioFunction *function = SVIO_FUNCTION(obj);
     SvioBoard *board = function->nic->board;
 
+    svio_bell_settle(function);
     svio_board_pause(board);
     svio_dma_update(function, false);
     svio_irqfd_update(function, false); /* PCI disables MSI-X next */
@@ -164,12 +168,14 @@ bool svio_function_init_pci(SvioFunction *function, Error **errp) {
         pcie_cap_flr_init(pci);
     }
     svio_dma_start(function);
+    svio_bell_start(function);
     return true;
 }
 
 void svio_function_exit(SvioFunction *function) {
     PCIDevice *pci = PCI_DEVICE(function);
 
+    svio_bell_stop(function);
     svio_dma_stop(function);
     svio_irqfd_update(function, false);
     msix_uninit(pci, &function->msix, &function->msix);

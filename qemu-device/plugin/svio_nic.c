@@ -52,6 +52,7 @@ static void svio_vm_state(void *opaque, bool running, RunState state) {
         svio_board_resume(nic->board);
         svio_board_receive_ready(nic->board, 0);
     } else {
+        svio_bell_settle_all(nic);
         svio_board_pause(nic->board);
     }
 }
@@ -215,6 +216,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_UINT32("poll-us", SvioNic, poll_us, 200),
     DEFINE_PROP_UINT32("port-stall-ms", SvioNic, stall_ms, SVIO_PORT_STALL_MS),
     DEFINE_PROP_BOOL("halt-poll", SvioNic, halt_poll, true),
+    DEFINE_PROP_BOOL("ioeventfd", SvioNic, ioeventfd, true),
     DEFINE_PROP_STRING("port", SvioNic, port),
     DEFINE_PROP_UINT32("vifs", SvioNic, vifs, 0),
     DEFINE_PROP_BOOL("auto-vif", SvioNic, auto_vif, true),

@@ -39,6 +39,13 @@ typedef struct SvioVector {
     bool open; /* and a core may write it (read without the BQL) */
 } SvioVector;
 
+/* A doorbell under KVM, see svio_bell.c. */
+typedef struct SvioBell {
+    EventNotifier event;
+    SvioFunction *function;
+    uint32_t offset;
+} SvioBell;
+
 struct SvioFunction {
     PCIDevice parent_obj;
 
@@ -51,6 +58,10 @@ struct SvioFunction {
 
     SvioVector vectors[SVIO_VECTORS];
     bool irqfd; /* vectors are bound as the guest unmasks them */
+
+    SvioBell bells[2 * SVIO_MAX_QUEUE_PAIRS];
+    unsigned bells_made;
+    QLIST_ENTRY(SvioFunction) next_with_bells;
 
     AddressSpace *dma; /* where the board reads and writes, and the listener listens */
     MemoryListener listener;
@@ -70,6 +81,7 @@ struct SvioNic {
     uint32_t poll_us;
     uint32_t stall_ms;
     bool halt_poll;
+    bool ioeventfd;
     char *port;
     uint32_t vifs;
     bool auto_vif;
@@ -79,6 +91,8 @@ struct SvioNic {
     SvioBoard *board;
     VMChangeStateEntry *vm_state;
     bool stopped; /* the machine is, and we have paused the board for it */
+
+    QLIST_HEAD(, SvioFunction) with_bells;
 
     NotifierWithReturn migration;
     Error *migration_blocker;
@@ -134,6 +148,13 @@ void svio_net_link_loaded(SvioNic *nic);
 /* MSI-X is enabled or not now. The board is paused. */
 void svio_irqfd_update(SvioFunction *function, bool enabled);
 bool svio_irqfd_signal(void *opaque, unsigned vector);
+
+/* svio_bell.c */
+void svio_bell_start(SvioFunction *function);
+void svio_bell_stop(SvioFunction *function);
+/* Ring what waits: before anything else that the guest does, or that the machine does to it. */
+void svio_bell_settle(SvioFunction *function);
+void svio_bell_settle_all(SvioNic *nic);
 
 /* svio_halt.c */
 /* Has the vCPUs poll while cores of a device with `halt-poll` do. */

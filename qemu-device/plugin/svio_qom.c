@@ -32,6 +32,7 @@ static void svio_get_stats(Object *obj, Visitor *v, const char *name, void *opaq
     QObject *stats = QOBJECT(qdict_new());
 
     if (nic->board) {
+        svio_bell_settle_all(nic);
         svio_board_visit_counters(nic->board, svio_stats_visit, qobject_to(QDict, stats));
     }
     visit_type_any(v, name, &stats, errp);
@@ -42,6 +43,7 @@ void svio_qom_class_init(ObjectClass *klass) {
     object_class_property_add(klass, "stats", "dict", svio_get_stats, NULL, NULL, NULL);
     object_class_property_set_description(klass, "stats",
                                           "counters of the board, its cores, VIFs and queues");
+    object_class_property_set_description(klass, "ioeventfd", "doorbells through the kernel, with KVM");
     object_class_property_set_description(klass, "cores",
                                           "on-board cores, threads of this process (1 to 16)");
     object_class_property_set_description(klass, "queues", "queue pairs (1 to 8)");

@@ -18,6 +18,9 @@ void fake_release_virq(KVMState *kvm, int virq);
 int fake_add_irqfd(KVMState *kvm, EventNotifier *event, EventNotifier *resample, int virq);
 int fake_remove_irqfd(KVMState *kvm, EventNotifier *event, int virq);
 
+/* Of ioeventfd QEMU itself does under TCG what the kernel does under KVM. */
+#undef kvm_enabled
+#define kvm_enabled() true
 #undef kvm_msi_via_irqfd_enabled
 #define kvm_msi_via_irqfd_enabled() true
 #define kvm_irqchip_add_msi_route fake_add_msi_route
