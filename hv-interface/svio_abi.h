@@ -87,6 +87,7 @@
 #define SVIO_REG_MAC_LO 0x004c /* RO  permanent MAC, bytes 0..3 */
 #define SVIO_REG_MAC_HI 0x0050 /* RO  permanent MAC, bytes 4..5 */
 #define SVIO_REG_LINK_SPEED 0x0054 /* RO  Mb/s, 0 = unknown */
+#define SVIO_REG_SIGNALS 0x0058 /* RW1C  the PF's, where signals are shared: bit slot % 8 */
 #define SVIO_REG_MAILBOX 0x0080 /* RW  64 bytes: struct svio_command */
 #define SVIO_REG_MAILBOX_BELL 0x00c0 /* WO  any value runs the command */
 #define SVIO_REG_MAILBOX_STATE 0x00c4 /* RO  SVIO_MAILBOX_* */
@@ -521,7 +522,8 @@ struct svio_core_info {
 	X(DROP_TX_VLAN, drop_tx_vlan) /* a tag where it may send none */ \
 	X(DROP_TX_HAIRPIN, drop_tx_hairpin) /* to itself */ \
 	X(SWITCHED_TX, switched_tx) /* of tx_frames: to other VIFs */ \
-	X(SWITCHED_RX, switched_rx) /* of rx_frames: from other VIFs */
+	X(SWITCHED_RX, switched_rx) /* of rx_frames: from other VIFs */ \
+	X(SIGNALS_REDUNDANT, signals_redundant) /* with shared signals: meant for another VIF */
 
 #define SVIO_QSTATS(X) \
 	X(POSTED, posted) /* entries taken from the driver */ \

@@ -9,6 +9,8 @@ namespace svio {
 Board::Board(const BoardConfig &config, GuestLock &lock, Clock &clock, ThreadHooks &hooks,
              std::unique_ptr<Port> port)
     : lock_(lock), clock_(clock), hooks_(hooks), config_(config), port_(std::move(port)) {
+    if (config_.shared_signals)
+        shared_signals_ = std::make_unique<SharedSignals>(*this);
     for (unsigned n = 0; n < config_.cores; n++)
         cores_.push_back(std::make_unique<Core>(*this, n, config_.poll_us));
     // The last core polls a native port, so that with two of them each direction has its own.
@@ -25,7 +27,8 @@ Board::~Board() {
 Vif &Board::add_function(const FunctionConfig &config, GuestMemory &memory, Signals &signals) {
     if (config.slot != vifs_.size())
         throw std::invalid_argument("functions come slot after slot");
-    vifs_.push_back(std::make_unique<Vif>(config, memory, signals, clock_, *this));
+    Signals &used = shared_signals_ ? shared_signals_->add(signals) : signals;
+    vifs_.push_back(std::make_unique<Vif>(config, memory, used, clock_, *this));
     return *vifs_.back();
 }
 

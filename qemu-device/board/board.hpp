@@ -4,6 +4,7 @@
 
 #include "core.hpp"
 #include "host.hpp"
+#include "shared_signals.hpp"
 #include "vif.hpp"
 
 #include <atomic>
@@ -22,7 +23,8 @@ struct BoardConfig {
     bool threads = true;    ///< false: nobody calls the cores but the owner (tests, simulated time)
     /// Longest time that frames wait for a port which takes none, milliseconds; 0: for ever. SPEC.md 5.3.
     uint32_t stall_ms = SVIO_PORT_STALL_MS;
-    uint32_t port_mbps = 0; ///< limit of what is sent to the port, 0: none
+    uint32_t port_mbps = 0;      ///< limit of what is sent to the port, 0: none
+    bool shared_signals = false; ///< see shared_signals.hpp
 };
 
 class Board final : public VifHost {
@@ -59,6 +61,7 @@ class Board final : public VifHost {
     void settings_changed(Vif &vif) override;
     void filters_changed() override { table_stale_ = true; }
     uint32_t speed_mbps() const override { return port_->speed_mbps(); }
+    SharedSignals *shared_signals() override { return shared_signals_.get(); }
 
     // ---- how VIFs share the board; changes while it is paused ----
     /// A single VIF with the port to itself: what it sends goes to the port, what comes goes to it, and a
@@ -131,6 +134,7 @@ class Board final : public VifHost {
     ThreadHooks &hooks_;
     const BoardConfig config_;
     std::unique_ptr<Port> port_;
+    std::unique_ptr<SharedSignals> shared_signals_; // unless each VIF has its own
     std::vector<std::unique_ptr<Vif>> vifs_;
     std::vector<std::unique_ptr<Core>> cores_;
     std::array<Placement, SlotSet::slots> placements_;

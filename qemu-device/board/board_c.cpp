@@ -218,7 +218,8 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
         BoardConfig board{.cores = config->cores,
                           .poll_us = config->poll_us,
                           .threads = true,
-                          .stall_ms = config->stall_ms};
+                          .stall_ms = config->stall_ms,
+                          .shared_signals = config->shared_signals};
         self->auto_vif = config->auto_vif;
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
         return self.release();

@@ -71,6 +71,7 @@ typedef struct SvioBoardConfig {
     const char *port;  /* a native port, or NULL */
     bool incoming;     /* another process may have the wire until svio_board_port_activate() */
     bool auto_vif;     /* a VF comes into being with a VIF in it */
+    bool shared_signals;
 } SvioBoardConfig;
 
 typedef struct SvioFunctionConfig {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "vif.hpp"
 
+#include "shared_signals.hpp"
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -312,6 +314,11 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
     case SVIO_REG_LINK_SPEED:
         value = host_.speed_mbps();
         break;
+    case SVIO_REG_SIGNALS:
+        if (!config_.physical || !host_.shared_signals())
+            return false;
+        value = host_.shared_signals()->identifier();
+        break;
     case SVIO_REG_MAILBOX_STATE:
         value = mailbox_state_;
         break;
@@ -351,6 +358,11 @@ bool Vif::write_function(uint32_t offset, uint32_t value) {
         if (!features_ok_)
             driver_features_ = (driver_features_ & 0xffffffff) | uint64_t{value} << 32;
         return !features_ok_;
+    case SVIO_REG_SIGNALS:
+        if (!config_.physical || !host_.shared_signals())
+            return false;
+        host_.shared_signals()->clear(value);
+        return true;
     case SVIO_REG_MAILBOX_BELL:
         return run_mailbox();
     default:

@@ -139,6 +139,8 @@ class VifHost {
     /// What the switch knows of a VIF has changed. Paused.
     virtual void filters_changed() = 0;
     virtual uint32_t speed_mbps() const = 0;
+    /// Null: each VIF has its own.
+    virtual class SharedSignals *shared_signals() = 0;
 };
 
 /// Holds the board still for as long as it lives.

@@ -71,6 +71,8 @@ static bool svio_check_properties(SvioNic *nic, Error **errp) {
                    SVIO_QUEUE_MIN, SVIO_QUEUE_MAX);
     } else if (nic->poll_us > 1000000) {
         error_setg(errp, "svio-nic: poll-us=%u is more than 1000000 (one second)", nic->poll_us);
+    } else if (nic->signals && strcmp(nic->signals, "msix") && strcmp(nic->signals, "shared")) {
+        error_setg(errp, "svio-nic: signals=%s is neither msix nor shared", nic->signals);
     } else if (!svio_sriov_check(nic, errp)) {
         return false;
     } else if (nic->port && nic->conf.peers.ncs[0]) {
@@ -96,6 +98,7 @@ static bool svio_make_board(SvioNic *nic, Error **errp) {
         .stall_ms = nic->stall_ms,
         .port = nic->port,
         .auto_vif = nic->auto_vif,
+        .shared_signals = g_strcmp0(nic->signals, "shared") == 0,
         .incoming = runstate_check(RUN_STATE_INMIGRATE),
     };
     g_autofree char *why = NULL;
@@ -220,6 +223,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_STRING("port", SvioNic, port),
     DEFINE_PROP_UINT32("vifs", SvioNic, vifs, 0),
     DEFINE_PROP_BOOL("auto-vif", SvioNic, auto_vif, true),
+    DEFINE_PROP_STRING("signals", SvioNic, signals),
 };
 
 static void svio_class_init(ObjectClass *klass, void *data) {

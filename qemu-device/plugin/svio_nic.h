@@ -85,6 +85,7 @@ struct SvioNic {
     char *port;
     uint32_t vifs;
     bool auto_vif;
+    char *signals; /* NULL: msix */
 
     bool sriov;    /* the capability and the VFs are there */
     NICState *nic; /* NULL with a native port */

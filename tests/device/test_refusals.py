@@ -35,6 +35,8 @@ class CommandLine(unittest.TestCase):
                 (",queue-size=0", r"queue-size=0 is not a power of two"),
                 (",poll-us=1000001", r"poll-us=1000001 is more than 1000000"),
                 (",mac=hello", r"mac"),
+                (",signals=loud", r"signals=loud is neither msix nor shared"),
+                (",auto-vif=perhaps", r"auto-vif"),
                 (",netdev=nowhere", r"nowhere"),
                 (",color=red", r"color")):
             with self.subTest(options):

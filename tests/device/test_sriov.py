@@ -229,6 +229,29 @@ class Running(SriovCase):
         self.assertFalse(driver.status & abi.SVIO_STATUS_RUNNING)
         self.assertEqual(list(self.machine.stats()["vifs"]), ["0"])
 
+    def test_shared_signals(self):
+        """signals=shared: whoever has a slot eight further is signalled as well, in vain."""
+        self.boot_sriov(10, "signals=shared")
+        self.pf.enable(10)
+        drivers = {number: self.virtual(number, up=False) for number in (1, 2, 9)}
+        for driver in drivers.values():
+            driver.send.vector = 4
+            driver.vectors()
+            driver.bring_up()
+            driver.send.disarm()
+        drivers[9].send.arm(drivers[9].send.posted)
+        self.check_vf_out(drivers[9])
+        drivers[9].wait_signal(4)
+        drivers[1].wait_signal(4)
+        self.assertFalse(drivers[2].signalled(4))
+        self.assertEqual([self.vf_counter(number, "signals_redundant") for number in (1, 2, 9)], [1, 0, 0])
+        self.assertEqual(self.driver.read(abi.SVIO_REG_SIGNALS), 1 << 1)
+        self.driver.write(abi.SVIO_REG_SIGNALS, 1 << 1)
+        self.assertEqual(self.driver.read(abi.SVIO_REG_SIGNALS), 0)
+        self.assertEqual(drivers[1].read(abi.SVIO_REG_SIGNALS), 0)
+        self.assertEqual(self.vf_counter(1, "bad_register"), 1, "a hole, for a VF")
+        self.assertEqual(self.counter("bad_register"), 0)
+
     def test_cycles(self):
         """0 -> N -> 0: whoever is there answers, the others are not to be found; nothing is left over."""
         self.boot_sriov(64)

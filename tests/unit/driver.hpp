@@ -173,6 +173,7 @@ struct RigOptions {
     Mac mac = vif_mac;
     size_t ram = size_t{4} << 20;
     FunctionConfig vif{};
+    bool shared_signals = false;
 };
 
 /// Guest, board and port.
@@ -191,9 +192,11 @@ class Rig {
         }
         polled = dynamic_cast<PolledPort *>(port.get());
         Clock &source = options.manual_clock ? static_cast<Clock &>(clock) : real_clock;
-        board = std::make_unique<Board>(
-            BoardConfig{.cores = options.cores, .poll_us = options.poll_us, .threads = options.threads}, lock,
-            source, hooks, std::move(port));
+        board = std::make_unique<Board>(BoardConfig{.cores = options.cores,
+                                                    .poll_us = options.poll_us,
+                                                    .threads = options.threads,
+                                                    .shared_signals = options.shared_signals},
+                                        lock, source, hooks, std::move(port));
         if (push)
             push->board = board.get();
         FunctionConfig config = options.vif;
