@@ -8,6 +8,7 @@ import test_resets
 import test_signals
 from case import DeviceCase
 from machine import PLUGIN
+from sriov import SriovCase
 from wires import MAC, PEER, frame
 
 IRQFD = PLUGIN.with_name("svio-irqfd.so")
@@ -124,6 +125,33 @@ class Irqfd(DeviceCase):
         self.assertFalse(driver.signalled(SEND))
         self.function.command(master=True)
         self.signal_both(3)
+
+
+class IrqfdVfs(SriovCase):
+    plugin = IRQFD
+
+    def test_routes_are_given_back(self):
+        """VFs signal without the lock, and what they had is free when they are gone."""
+        self.boot_sriov(2)
+        for n in range(8):
+            self.pf.enable(2)
+            driver = self.virtual(1 + n % 2, up=False)
+            driver.send.vector = SEND
+            driver.vectors()
+            driver.bring_up()
+            before = self.machine.cores()
+            for seed in range(3):
+                driver.send.arm(driver.send.posted)
+                self.check_vf_out(driver, seed)
+                driver.wait_signal(SEND)
+            after = self.machine.cores()
+            self.assertEqual((after["lock_taken"], after["signalled"]),
+                             (before["lock_taken"], before["signalled"] + 3))
+            if n % 4 == 3:
+                driver.function.function_level_reset()
+                driver.function.command()
+                self.assertFalse(driver.signalled(SEND))
+            self.pf.disable()
 
 
 if __name__ == "__main__":

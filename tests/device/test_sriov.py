@@ -13,6 +13,7 @@ from machine import COMMAND, run_to_end
 from sriov import SriovCase
 from svio_tool import ui
 from svio_tool.qmp import QmpError
+from vtd import IOVA, Vtd
 from wires import MAC, PEER, flood, frame
 
 PORT = ("-device", "pcie-root-port,id=rp0,chassis=1")
@@ -444,6 +445,35 @@ class Running(SriovCase):
         self.assertNotEqual(driver.read(abi.SVIO_REG_MAGIC), abi.SVIO_MAGIC)
         driver.function.command()
         self.assertEqual(driver.read(abi.SVIO_REG_MAGIC), abi.SVIO_MAGIC)
+
+    def test_behind_an_iommu(self):
+        """Each function has its own addresses, and what is another's is out of its reach."""
+        self.boot_sriov(5, extra=["-device", "intel-iommu,intremap=off"], cores=2)
+        self.pf.enable(5)
+        iommu = Vtd(self.driver, bus=sriov.PORT_BUS)
+        drivers = []
+        for number in (1, 5):  # whose memory lies in pages of their own
+            driver = self.virtual(number, up=False)
+            iommu.add(driver.function, self.driver.allocate, driver.words >> 20, 2)
+            driver.iova = IOVA
+            drivers.append(driver)
+        iommu.enable()
+        first, second = (driver.bring_up() for driver in drivers)
+        for n in range(10):
+            for driver in drivers:
+                self.check_vf_out(driver, n)
+        secret = second.send.buffer(b"secret" * 20)
+        before = second.snapshot()
+        for address in (secret, secret - IOVA, second.send.base + IOVA, self.driver.words + IOVA):
+            first.send.post([(address, 60)])
+            first.send.wait_error(abi.SVIO_QERR_DMA)
+            first.bring_up()
+            self.check_vf_out(first)
+        self.assertEqual(second.snapshot(), before)
+        self.assertEqual(self.vf_counter(5, "queue_errors"), 0)
+        self.check_vf_out(second)
+        self.pf.disable()
+        self.assertFalse(self.pf.there(1))
 
     def test_quit_with_vfs_under_load(self):
         self.boot_sriov(8, cores=3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""As much of an Intel IOMMU driver as it takes to translate one function's addresses."""
+"""As much of an Intel IOMMU driver as it takes to translate the addresses of functions of one bus."""
 import struct
 
 from machine import wait_for
@@ -11,20 +11,26 @@ IOVA = 0x40000000  # the gigabyte in which the machine's RAM appears
 
 
 class Vtd:
-    """Maps IOVA + x to x, in pages of 2 MiB, for one function; everything else faults."""
+    """Maps IOVA + x to x, in pages of 2 MiB, for each function that is added; everything else faults."""
 
-    def __init__(self, driver, megabytes=64):
+    def __init__(self, driver, megabytes=64, bus=0):
         self.qtest = driver.qtest
-        self.root, self.context, top, self.second, upper = (driver.allocate(4096) for _ in range(5))
-        levels = 4 if self.qtest.load(8, BASE + CAP) >> 10 & 1 else 3
-        self.put(self.root, self.context | 1, 0)
-        table = upper if levels == 4 else top
-        self.put(self.context + 16 * driver.function.devfn, table | 1, 1 << 8 | levels - 2)
-        if levels == 4:
+        self.root, self.context = (driver.allocate(4096) for _ in range(2))
+        self.levels = 4 if self.qtest.load(8, BASE + CAP) >> 10 & 1 else 3
+        self.put(self.root + 16 * bus, self.context | 1, 0)
+        self.second = self.add(driver.function, driver.allocate, 0, megabytes)
+
+    def add(self, function, allocate, first, megabytes):
+        """For x of so many megabytes from `first` on."""
+        top, second, upper = (allocate(4096) for _ in range(3))
+        table = upper if self.levels == 4 else top
+        self.put(self.context + 16 * function.devfn, table | 1, 1 << 8 | self.levels - 2)
+        if self.levels == 4:
             self.qtest.write(upper, struct.pack("<Q", top | 3))
-        self.qtest.write(top + 8 * (IOVA >> 30), struct.pack("<Q", self.second | 3))
-        for n in range(megabytes // 2):
-            self.qtest.write(self.second + 8 * n, struct.pack("<Q", n << 21 | 0x83))
+        self.qtest.write(top + 8 * (IOVA >> 30), struct.pack("<Q", second | 3))
+        for n in range(first // 2, (first + megabytes) // 2):
+            self.qtest.write(second + 8 * n, struct.pack("<Q", n << 21 | 0x83))
+        return second
 
     def put(self, at, low, high):
         self.qtest.write(at, struct.pack("<QQ", low, high))
