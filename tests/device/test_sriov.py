@@ -2,8 +2,6 @@
 """SR-IOV: the capability, VFs that come and go, what a VF may and may not do (SPEC.md 2, 3, 4)."""
 import re
 import struct
-import subprocess
-import tempfile
 import unittest
 from pathlib import Path
 
@@ -74,7 +72,8 @@ class Capability(SriovCase):
         said = re.sub(r"\s+", " ", found["01:00.0"])
         for words in ("1234:5110 (rev 01)", "Alternative Routing-ID Interpretation (ARI)",
                       "Single Root I/O Virtualization (SR-IOV)", "IOVCtl: Enable+ Migration- Interrupt- MSE+",
-                      "Initial VFs: 7, Total VFs: 7, Number of VFs: 3", "VF offset: 128, stride: 2, Device ID: 5111",
+                      "Initial VFs: 7, Total VFs: 7, Number of VFs: 3",
+                      "VF offset: 128, stride: 2, Device ID: 5111",
                       "Supported Page Size: 00000553, System Page Size: 00000001",
                       "Region 0: Memory at 00000000e1000000 (64-bit, prefetchable)",
                       "Region 2: Memory at 00000000e2000000 (64-bit, prefetchable)", "FLReset+",
