@@ -219,6 +219,7 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
                           .poll_us = config->poll_us,
                           .threads = true,
                           .stall_ms = config->stall_ms,
+                          .port_mbps = config->port_mbps,
                           .shared_signals = config->shared_signals};
         self->auto_vif = config->auto_vif;
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));

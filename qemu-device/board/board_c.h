@@ -72,6 +72,7 @@ typedef struct SvioBoardConfig {
     bool incoming;     /* another process may have the wire until svio_board_port_activate() */
     bool auto_vif;     /* a VF comes into being with a VIF in it */
     bool shared_signals;
+    uint32_t port_mbps; /* see svio::BoardConfig */
 } SvioBoardConfig;
 
 typedef struct SvioFunctionConfig {

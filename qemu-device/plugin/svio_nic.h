@@ -86,6 +86,7 @@ struct SvioNic {
     uint32_t vifs;
     bool auto_vif;
     char *signals; /* NULL: msix */
+    uint32_t port_mbps;
 
     bool sriov;    /* the capability and the VFs are there */
     NICState *nic; /* NULL with a native port */

@@ -60,6 +60,8 @@ void svio_qom_class_init(ObjectClass *klass) {
         klass, "vifs", "virtual functions that the card can have, on a PCI Express port (0 to 64)");
     object_class_property_set_description(klass, "auto-vif",
                                           "a VF that the guest enables gets a VIF by itself");
+    object_class_property_set_description(klass, "port-mbps",
+                                          "limit of what is sent to the wire, Mb/s; 0 is none");
     object_class_property_set_description(
         klass, "signals", "msix: each VIF has its own; shared: every eighth slot is signalled as well");
 }

@@ -36,7 +36,7 @@ class CommandLine(unittest.TestCase):
                 (",poll-us=1000001", r"poll-us=1000001 is more than 1000000"),
                 (",mac=hello", r"mac"),
                 (",signals=loud", r"signals=loud is neither msix nor shared"),
-                (",auto-vif=perhaps", r"auto-vif"),
+                (",auto-vif=perhaps", r"auto-vif"), (",port-mbps=much", r"port-mbps"),
                 (",netdev=nowhere", r"nowhere"),
                 (",color=red", r"color")):
             with self.subTest(options):
