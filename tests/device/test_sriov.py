@@ -203,6 +203,35 @@ class Running(SriovCase):
         driver.mask(3, False)
         driver.wait_signal(3)
 
+    def test_everybody_to_everybody(self):
+        """PF, two VFs and the wire: each frame comes to whom it is for, and to nobody else."""
+        self.boot_sriov(2, cores=2)
+        self.pf.enable(2)
+        self.driver.bring_up()
+        self.driver.mac = MAC
+        drivers = [self.driver, self.virtual(1), self.virtual(2)]
+        for size in (60, 300, 1514, 5000):
+            for sender in drivers:
+                self.check_out(frame(size, size, to=PEER, source=sender.mac), driver=sender)
+                self.check_in(frame(size, size + 1, to=sender.mac), driver=sender)
+                for receiver in drivers:
+                    if receiver is not sender:
+                        data = frame(size, size + 2, to=receiver.mac, source=sender.mac)
+                        sender.transmit(data, pieces=3)
+                        self.assert_frame(receiver.expect("a frame of another VIF"), data)
+        # Broadcast: all but the sender.
+        data = frame(200, 7, to=b"\xff" * 6, source=drivers[1].mac)
+        drivers[1].transmit(data)
+        self.assert_frame(self.wire.receive(), data)
+        for receiver in (drivers[0], drivers[2]):
+            self.assert_frame(receiver.expect("the broadcast"), data)
+        # A VF may not speak for another.
+        drivers[1].transmit(frame(200, 8, to=PEER, source=drivers[2].mac))
+        self.wait(lambda: self.vf_counter(1, "drop_tx_spoof") == 1, "the frame to be dropped")
+        self.assertIsNone(self.wire.receive(0))
+        for driver in drivers:
+            self.assertIsNone(driver.receive.take())
+
     def test_admin_registers_are_holes(self):
         self.boot_sriov(1)
         self.pf.enable(1)
