@@ -328,7 +328,8 @@ TEST(ReceiveQueue, StoresDataThenEntriesThenTheHead) {
     traced.order.clear();
     uint32_t missing = 0;
     Frame frame = make_frame(150, 1);
-    ASSERT_EQ(queue.deliver(traced, frame, true, rig.clock, missing), ReceiveQueue::Result::Delivered);
+    ASSERT_EQ(queue.deliver(traced, Message(frame), true, rig.clock, missing),
+              ReceiveQueue::Result::Delivered);
     EXPECT_EQ(traced.order, (std::vector<std::string>{"data", "data", "data", "2 entry", "2 flags", "1 entry",
                                                       "1 flags", "0 entry", "0 flags"}));
     EXPECT_EQ(rig.rx.take(), frame);
@@ -354,18 +355,18 @@ TEST(ReceiveQueue, PositionsWrapAt32Bits) {
             for (uint64_t n = 0; n < 30; n++) {
                 uint32_t missing = 99;
                 Frame frame = make_frame(100, n);
-                EXPECT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing),
+                EXPECT_EQ(queue.deliver(rig.ram, Message(frame), true, rig.clock, missing),
                           ReceiveQueue::Result::Full);
                 EXPECT_EQ(missing, 0u);
                 rig.rx.post(1);
-                EXPECT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing),
+                EXPECT_EQ(queue.deliver(rig.ram, Message(frame), true, rig.clock, missing),
                           ReceiveQueue::Result::Full);
                 EXPECT_EQ(missing, 1u);
                 EXPECT_FALSE(queue.arm_bell(missing));
                 uint32_t from = rig.rx.next;
                 rig.rx.post(1);
                 EXPECT_TRUE(rig.rx.must_ring(from));
-                ASSERT_EQ(queue.deliver(rig.ram, frame, true, rig.clock, missing),
+                ASSERT_EQ(queue.deliver(rig.ram, Message(frame), true, rig.clock, missing),
                           ReceiveQueue::Result::Delivered);
                 ASSERT_EQ(rig.rx.take(), frame);
                 bool due = queue.signal_due(rig.clock, false);

@@ -23,7 +23,7 @@ class MovingWire(ByHand):
     """A thread sends messages with numbers and keeps what comes. QEMU binds a netdev's socket when it starts,
     so with each move the card gets another path; a native port takes its path over."""
 
-    MOST = 200                  # of a message to the guest: it keeps them all
+    MOST = 40                   # of a message to the guest: it keeps them all, in memory
 
     def __init__(self, folder, name, index, native):
         super().__init__(folder, name, native)
@@ -67,7 +67,7 @@ class MovingWire(ByHand):
                 self._keep(data)
                 data = self.receive(0)
             if time.monotonic() > due and not self.paused.is_set() and self._send():
-                due = time.monotonic() + 0.005
+                due = time.monotonic() + 0.01
 
     def _send(self):
         text = message(self.next, self.MOST) + "\n"
