@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The card as an SR-IOV NIC: traffic between VFs, PF and wire; VFs that come and go, resets."""
+"""The card as an SR-IOV NIC: traffic between VFs, PF and wire; VFs that come and go, resets, a hostile VF."""
+import contextlib
+import random
+
+from case import wait_for
 from sriov import FOREIGN, KIB, VIFS, SriovCase
+from svio_tool.paths import hostile_module
+from svio_tool.worker import long
 
 
 class Plain:
@@ -45,6 +51,36 @@ class Plain:
 
 class Life:
     """VFs that come and go, and resets."""
+
+    def cycles(self, rounds):
+        """sriov_numvfs 0 and N under traffic of VFs, PF and wire; the PF's own is not disturbed."""
+        self.set_number(0)
+        stream = self.steady("P", "W")
+        for number in range(rounds):
+            count = random.choice((1, 2, 4, VIFS)) if number else VIFS
+            self.set_number(count)
+            self.take(0)
+            streams = [self.steady("v0", "W")]
+            if count > 1:
+                self.take(1)
+                self.wait_answer("v1", "v0")
+                streams.append(self.steady("v1", "v0"))
+            before = self.counters(0)["tx_frames"]
+            self.wait(lambda before=before: self.counters(0)["tx_frames"] > before + 20, "the VF's traffic")
+            self.set_number(0)
+            for process in streams:
+                process.kill()
+            self.assertIsNone(stream.poll())
+        stream.kill()
+        self.enable(2)
+        self.transfers(["P", "v0", "v1", "W"], 64)
+
+    def test_cycles(self):
+        self.cycles(3)
+
+    @long
+    def test_fifty_cycles(self):
+        self.cycles(50)
 
     def test_reload(self):
         """The PF's driver goes and comes while VFs carry traffic: they go with it, and come again."""
@@ -102,5 +138,71 @@ class Life:
         self.assertEqual(self.number(), 2)
 
 
-class TestSriov(Plain, Life, SriovCase):
+class Hostile:
+    OPERATIONS, MOVED = 60_000, 1 << 20
+
+    def test_hostile(self):
+        """A VF's guest writes nonsense into all that it can reach, at full speed; another VF's transfer is
+        whole, and the attacked one works again."""
+        seed = random.randrange(1 << 31)
+        print(f"attack on a VF: seed={seed}")
+        self.vm.put("/tmp/svio_hostile.ko", hostile_module(self.vm.kernel).read_bytes())
+        place = self.vf_place(0)
+        device = f"/sys/bus/pci/devices/{place}"
+        self.wait_answer("v1", "W")
+        self.run_in(f"""set -e
+            echo {place} >/sys/bus/pci/drivers/svio/unbind
+            echo svio-hostile >{device}/driver_override
+            insmod /tmp/svio_hostile.ko threads=4 ops={100 * self.OPERATIONS} ram_end={640 << 20} seed={seed}
+            [ "$(basename "$(readlink {device}/driver)")" = svio-hostile ]""")
+        try:
+            moved = self.moving(lambda: int(self.run_in(f"cat {device}/done").split()[0]))
+        finally:
+            self.run_in(f"""set -e
+                rmmod svio_hostile
+                echo >{device}/driver_override
+                echo {place} >/sys/bus/pci/drivers/svio/bind""")
+        self.assertGreaterEqual(moved, self.MOVED)
+        self.take(0)
+        after = self.counters(0)
+        for counter in ("bad_register", "queue_errors", "commands_refused", "resets"):
+            self.assertGreater(after[counter], 0, counter)
+        self.assertEqual(self.counters(1)["queue_errors"], 0)
+        self.transfers(["P", "v0", "v1", "W"], 64)
+        self.set_number(0)          # its counters are no worry of the next test
+
+    def moving(self, operations):
+        """Bytes from VF 1 to the wire's far end, until the attack has done its work; sums compared."""
+        self.run_in("rm -f /tmp/sum /tmp/go; mkfifo /tmp/sum; touch /tmp/go")
+        receiver = self.start_process("ip netns exec W socat -u TCP4-LISTEN:5009,reuseaddr STDOUT | "
+                                      "sha256sum")
+        self.wait(lambda: ":5009 " in self.run_in("ip netns exec W ss -Hltn"), "the receiver listens")
+        sender = self.start_process(
+            "sha256sum </tmp/sum & while [ -e /tmp/go ]; do head -c 100000 /dev/urandom; done | "
+            f"tee /tmp/sum | ip netns exec v1 socat -u STDIN TCP4:{self.address('W')}:5009; wait")
+        start = self.counters(1)["tx_bytes"]
+
+        def moved():
+            return self.counters(1)["tx_bytes"] - start
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.run_in, "rm -f /tmp/go")
+            wait_for(lambda: operations() >= self.OPERATIONS and moved() >= self.MOVED,
+                     lambda: f"{operations()} operations, {moved()} bytes", 300, 0.5)
+            result = moved()
+        sums = [process.wait(300).out.split() for process in (sender, receiver)]
+        self.assertEqual(len(sums[0]), 2)
+        self.assertEqual(sums[0], sums[1])
+        return result
+
+
+class TestSriov(Plain, Life, Hostile, SriovCase):
     NAME = "sriov"
+
+    def test_zz_healthy(self):
+        """Nothing of all that was a fault of the cards' drivers."""
+        self.assertEqual(self.leaks(), "")
+        self.assertEqual(self.vm.kernel_problems(), [])
+        for name in ("pf", "far"):
+            driver = self.ethtool(self.card[name], "" if name == "pf" else "ip netns exec W")
+            wrong = {key: driver[key] for key in ("resets", "tx_timeouts", "dev_queue_errors") if driver[key]}
+            self.assertEqual(wrong, {}, name)
