@@ -103,7 +103,7 @@ bool Core::serve_turns() {
     bool any = false;
     for (size_t i = 0; i < n; i++) {
         if (spent_ >= round_bytes) {
-            waiting = bypass_ ? waiting : i;
+            waiting = i;
             break;
         }
         Client &client = clients_[(first_client_ + i) % n];
@@ -112,16 +112,19 @@ bool Core::serve_turns() {
             client.deficit = std::min<int64_t>(client.deficit, 0);
             continue;
         }
-        if (bypass_) {
-            any |= serve_local(client);
-            continue;
-        }
         Outcome outcome = serve_turn(client, quantum_bytes * parts * client.vif->settings().weight / top);
         any |= outcome == Outcome::Sent;
         if (outcome == Outcome::Waits) {
             waiting = i;
             bypass_ = true;
+            break;
         }
+    }
+    // Another one begins each time, as the round may end before the last one's turn.
+    for (size_t i = 0; bypass_ && i < n && spent_ < round_bytes; i++) {
+        Client &client = clients_[(counters.get(CorePolls) + i) % n];
+        if (client.backlogged)
+            any |= serve_local(client);
     }
     bypass_ = false;
     // Who waits for the port goes on with its turn, and those behind it have theirs before anyone has

@@ -309,10 +309,11 @@ TEST_F(Mailbox, CounterPathsAreAllThere) {
     rig.board->visit_counters([&](const std::string &path, uint64_t value) {
         EXPECT_TRUE(all.emplace(path, value).second) << path << " twice";
     });
-    EXPECT_EQ(all.size(), CoreStatCount + 1 + 1 + SVIO_STAT_COUNT + 2 * size_t{SVIO_QSTAT_COUNT});
+    EXPECT_EQ(all.size(), CoreStatCount + 1 + 1 + 1 + SVIO_STAT_COUNT + 2 * size_t{SVIO_QSTAT_COUNT});
     EXPECT_EQ(all.at("vifs/0/id"), 1u);
     EXPECT_EQ(all.at("vifs/0/tx_bytes"), 77u);
     EXPECT_EQ(all.at("vifs/0/queues/0/send/posted"), 1u);
     EXPECT_EQ(all.at("vifs/0/queues/0/receive/posted"), 0u);
     EXPECT_EQ(all.at("cores/0/picked_up"), 1u);
+    EXPECT_EQ(all.at("port/unclaimed"), 0u);
 }
