@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "board.hpp"
 
+#include "supervisor.hpp"
+
 #include <algorithm>
 #include <stdexcept>
 
@@ -75,6 +77,8 @@ void Board::resume() {
         unpark();
         for (auto &core : cores_)
             core->wake();
+        if (supervisor_)
+            supervisor_->resumed();
     }
 }
 

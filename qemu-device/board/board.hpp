@@ -61,6 +61,10 @@ class Board final : public VifHost {
     void settings_changed(Vif &vif) override;
     void filters_changed() override { table_stale_ = true; }
     uint32_t speed_mbps() const override { return port_->speed_mbps(); }
+    Supervisor *supervisor() const override { return supervisor_; }
+
+    /// Guest lock held, or nothing runs.
+    void set_supervisor(Supervisor *supervisor) { supervisor_ = supervisor; }
     SharedSignals *shared_signals() override { return shared_signals_.get(); }
 
     // ---- how VIFs share the board; changes while it is paused ----
@@ -149,6 +153,7 @@ class Board final : public VifHost {
     std::atomic<uint32_t> park_word_{0};
     std::atomic<bool> locked_rounds_{false};
     bool started_ = false;
+    Supervisor *supervisor_ = nullptr;
 };
 
 } // namespace svio

@@ -2,6 +2,7 @@
 #include "board_c.h"
 
 #include "board.hpp"
+#include "management_core.hpp"
 #include "native_port.hpp"
 #include "state.hpp"
 
@@ -192,9 +193,9 @@ struct SvioBoard {
     MonotonicClock clock;
     std::deque<Function> functions; // by slot
     HostPort *netdev = nullptr;     // the board's port, if it is one
-    bool auto_vif = true;
-    uint64_t next_id = 2; // the PF's own VIF is 1
+    ManagementCoreConfig management_config;
     std::unique_ptr<Board> board;
+    std::unique_ptr<ManagementCore> management; // from the start on
 };
 
 extern "C" {
@@ -221,7 +222,10 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
                           .stall_ms = config->stall_ms,
                           .port_mbps = config->port_mbps,
                           .shared_signals = config->shared_signals};
-        self->auto_vif = config->auto_vif;
+        self->management_config.management = {.auto_vif = config->auto_vif,
+                                              .port_mbps = config->port_mbps,
+                                              .shared_signals = config->shared_signals};
+        self->management_config.socket = config->mgmt ? config->mgmt : "";
         self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
         return self.release();
     } catch (const std::exception &e) {
@@ -252,7 +256,11 @@ bool svio_board_add_function(SvioBoard *board, const SvioFunctionHost *host, con
 
 bool svio_board_start(SvioBoard *board, char **error) {
     try {
+        // A PF alone has nothing to manage by it, and is migrated, which a queue like this is not.
+        board->management_config.admin_size_max = board->functions.size() > 1 ? SVIO_ADMIN_QUEUE_MAX : 0;
+        board->management = std::make_unique<ManagementCore>(*board->board, board->management_config);
         board->board->start();
+        board->management->start();
         return true;
     } catch (const std::exception &e) {
         *error = strdup(e.what());
@@ -261,6 +269,9 @@ bool svio_board_start(SvioBoard *board, char **error) {
 }
 
 void svio_board_stop(SvioBoard *board) {
+    // First whoever gives commands: they wait for cores.
+    if (board->management)
+        board->management->stop();
     board->board->stop();
 }
 
@@ -285,17 +296,8 @@ void svio_board_reset(SvioBoard *board, unsigned slot) {
 }
 
 void svio_board_enable(SvioBoard *board, unsigned slot, bool enabled) {
-    Vif &vif = board->board->vif(slot);
-    if (enabled && board->auto_vif && !vif.present()) {
-        VifSettings settings;
-        settings.id = board->next_id++;
-        settings.mac = board->board->vif(0).settings().mac;
-        settings.mac[0] |= 2;
-        settings.mac[1] = static_cast<uint8_t>(settings.mac[1] + slot);
-        settings.queue_pairs = vif.config().queue_pairs;
-        vif.create(settings);
-    } else if (!enabled && vif.present())
-        vif.destroy();
+    if (board->management)
+        board->management->management().enable(slot, enabled);
 }
 
 void svio_board_pause(SvioBoard *board) {
@@ -368,6 +370,14 @@ bool svio_board_port_activate(SvioBoard *board, char **error) {
 
 void svio_board_port_release(SvioBoard *board) {
     board->board->port().release();
+}
+
+char *svio_board_query(SvioBoard *board, const char *what) {
+    try {
+        return board->management ? strdup(board->management->query(what).c_str()) : nullptr;
+    } catch (const std::bad_alloc &) {
+        return nullptr;
+    }
 }
 
 void svio_board_visit_counters(SvioBoard *board, SvioVisitor *visit, void *opaque) {

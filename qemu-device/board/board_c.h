@@ -67,12 +67,13 @@ typedef struct SvioFunctionHost {
 typedef struct SvioBoardConfig {
     unsigned cores;
     uint32_t poll_us;
-    uint32_t stall_ms; /* see svio::BoardConfig */
-    const char *port;  /* a native port, or NULL */
-    bool incoming;     /* another process may have the wire until svio_board_port_activate() */
-    bool auto_vif;     /* a VF comes into being with a VIF in it */
-    bool shared_signals;
-    uint32_t port_mbps; /* see svio::BoardConfig */
+    uint32_t stall_ms;   /* see svio::BoardConfig */
+    const char *port;    /* a native port, or NULL */
+    bool incoming;       /* another process may have the wire until svio_board_port_activate() */
+    bool auto_vif;       /* a VF comes into being with a VIF in it */
+    uint32_t port_mbps;  /* limit of the port, 0: none */
+    bool shared_signals; /* functions share interrupts */
+    const char *mgmt;    /* path of the management socket, or NULL */
 } SvioBoardConfig;
 
 typedef struct SvioFunctionConfig {
@@ -98,7 +99,7 @@ uint32_t svio_board_read(SvioBoard *board, unsigned slot, uint32_t offset);
 void svio_board_write(SvioBoard *board, unsigned slot, uint32_t offset, uint32_t value);
 void svio_board_bad_access(SvioBoard *board, unsigned slot);
 void svio_board_reset(SvioBoard *board, unsigned slot);
-/* A VF comes into being or ceases to be; it is reset before. */
+/* A VF comes into being or ceases to be; it is reset before. After the start. */
 void svio_board_enable(SvioBoard *board, unsigned slot, bool enabled);
 void svio_board_pause(SvioBoard *board);
 void svio_board_resume(SvioBoard *board);
@@ -123,6 +124,10 @@ bool svio_board_link_up(SvioBoard *board, unsigned slot);
 /* Paused. The machine is about to run here, and takes a native port's wire; or it runs elsewhere now. */
 bool svio_board_port_activate(SvioBoard *board, char **error);
 void svio_board_port_release(SvioBoard *board);
+
+/* What management knows, as JSON (SPEC.md 8.4): "vifs", "cores", "info" or "all". To be freed with free(); NULL: out
+ * of memory, or before the start. */
+char *svio_board_query(SvioBoard *board, const char *what);
 
 /* path: "vifs/0/queues/0/send/posted" */
 typedef void SvioVisitor(void *opaque, const char *path, uint64_t value);

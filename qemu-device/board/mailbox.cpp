@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /// The mailbox (SPEC.md chapter 7): what a guest may ask for its own VIF. Runs in the register write, with
 /// the guest lock held.
+#include "supervisor.hpp"
 #include "vif.hpp"
 
 #include <algorithm>
@@ -18,11 +19,14 @@ bool Vif::run_mailbox() {
     svio_command command;
     static_assert(sizeof(command) == sizeof(mailbox_));
     std::memcpy(&command, mailbox_.data(), sizeof(command));
-    written_ = 0;
-    command.status = execute(command);
-    command.data_len = written_;
+    uint32_t written = 0;
+    if (command.slot == SVIO_SLOT_SELF)
+        command.status = execute(command, {*this, written});
+    else
+        command.status = SVIO_ST_DENIED;
+    command.data_len = written;
     counters.add(SVIO_STAT_COMMANDS);
-    if (command.status != SVIO_ST_OK)
+    if (command.status != SVIO_ST_OK && command.status != SVIO_ST_TRIMMED)
         counters.add(SVIO_STAT_COMMANDS_REFUSED);
     if (life != life_)
         return true;
@@ -31,38 +35,38 @@ bool Vif::run_mailbox() {
     return true;
 }
 
-uint16_t Vif::execute(svio_command &command) {
-    if (command.slot != SVIO_SLOT_SELF)
-        return SVIO_ST_DENIED;
+uint16_t Vif::execute(svio_command &command, Vif &physical, uint32_t &written) {
+    return execute(command, {physical, written});
+}
+
+uint16_t Vif::execute(svio_command &command, const Caller &caller) {
     if (!present_ && command.opcode != SVIO_OP_NOP)
         return SVIO_ST_NOT_FOUND;
     switch (command.opcode) {
     case SVIO_OP_NOP:
         return SVIO_ST_OK;
     case SVIO_OP_IDENTIFY:
-        return identify(command);
+        return identify(command, caller);
     case SVIO_OP_SET_MAC:
         return set_mac(command);
     case SVIO_OP_MULTICAST:
         return multicast(command);
     case SVIO_OP_STATS:
-        return stats(command);
+        return stats(command, caller);
     case SVIO_OP_TEST_SIGNAL:
         return test_signal(command);
-    case SVIO_OP_RX_MODE: {
-        if (command.u.rx_mode.flags & ~uint32_t{SVIO_RX_KNOWN})
-            return SVIO_ST_INVALID;
-        Pause pause(host_);
-        rx_mode_ = command.u.rx_mode.flags;
-        host_.filters_changed();
-        return SVIO_ST_OK;
-    }
+    case SVIO_OP_RX_MODE:
+        return set_rx_mode(command);
+    case SVIO_OP_VLAN_FILTER:
+        return set_vlan_filter(command);
+    case SVIO_OP_QOS_REQUEST:
+        return request_qos(command);
     case SVIO_OP_SET_MTU: {
         uint32_t mtu = command.u.set_mtu.mtu;
         return mtu >= SVIO_MTU_MIN && mtu <= config_.mtu_max ? SVIO_ST_OK : SVIO_ST_INVALID;
     }
     case SVIO_OP_RSS:
-        return set_rss(command);
+        return set_rss(command, caller);
     case SVIO_OP_QUEUE_PAIRS:
         return set_queue_pairs(command);
     default:
@@ -70,18 +74,16 @@ uint16_t Vif::execute(svio_command &command) {
     }
 }
 
-uint16_t Vif::reply(const svio_command &command, const void *data, size_t length) {
+uint16_t Vif::reply(const Caller &caller, const svio_command &command, const void *data, size_t length) {
     length = std::min<size_t>(length, command.data_len);
-    if (!dma_ || !memory_.write(command.data_addr, data, length))
+    if (!caller.function.dma_ || !caller.function.memory_.write(command.data_addr, data, length))
         return SVIO_ST_DMA;
-    written_ = static_cast<uint32_t>(length);
+    caller.written = static_cast<uint32_t>(length);
     return SVIO_ST_OK;
 }
 
-uint16_t Vif::identify(svio_command &command) {
+svio_vif_info Vif::info() const {
     svio_vif_info info{};
-    if (command.data_len < sizeof(info))
-        return SVIO_ST_NO_SPACE;
     info.id = settings_.id;
     info.slot = config_.slot;
     info.kind = settings_.kind;
@@ -96,7 +98,14 @@ uint16_t Vif::identify(svio_command &command) {
     info.min_mbps = settings_.min_mbps;
     info.max_mbps = settings_.max_mbps;
     info.weight = settings_.weight;
-    return reply(command, &info, sizeof(info));
+    return info;
+}
+
+uint16_t Vif::identify(svio_command &command, const Caller &caller) {
+    svio_vif_info told = info();
+    if (command.data_len < sizeof(told))
+        return SVIO_ST_NO_SPACE;
+    return reply(caller, command, &told, sizeof(told));
 }
 
 uint16_t Vif::set_mac(const svio_command &command) {
@@ -104,10 +113,54 @@ uint16_t Vif::set_mac(const svio_command &command) {
     std::copy_n(command.u.set_mac.mac, mac.size(), mac.begin());
     if ((mac[0] & 1) || mac == Mac{})
         return SVIO_ST_INVALID;
+    if (Supervisor *supervisor = host_.supervisor()) {
+        if (uint16_t status = supervisor->may_use_mac(*this, mac))
+            return status;
+    }
     Pause pause(host_);
     mac_ = mac;
     host_.filters_changed();
     return SVIO_ST_OK;
+}
+
+uint16_t Vif::set_rx_mode(const svio_command &command) {
+    uint32_t mode = command.u.rx_mode.flags;
+    if (mode & ~uint32_t{SVIO_RX_KNOWN})
+        return SVIO_ST_INVALID;
+    if (((mode & SVIO_RX_PROMISC) && !settings_.allow_promisc) ||
+        ((mode & SVIO_RX_ALL_MULTICAST) && !settings_.allow_multicast))
+        return SVIO_ST_DENIED;
+    Pause pause(host_);
+    rx_mode_ = mode;
+    host_.filters_changed();
+    return SVIO_ST_OK;
+}
+
+uint16_t Vif::set_vlan_filter(const svio_command &command) {
+    const auto &request = command.u.vlan_filter;
+    if (request.vid < 1 || request.vid > 4094 || request.add > 1)
+        return SVIO_ST_INVALID;
+    if (settings_.vlan != 0 || !settings_.guest_tagging)
+        return SVIO_ST_DENIED;
+    Pause pause(host_);
+    vlans_.set(request.vid, request.add);
+    host_.filters_changed();
+    return SVIO_ST_OK;
+}
+
+uint16_t Vif::request_qos(svio_command &command) {
+    Supervisor *supervisor = host_.supervisor();
+    if (!supervisor)
+        return SVIO_ST_UNSUPPORTED;
+    auto &request = command.u.qos;
+    Qos figures{request.min_mbps, request.max_mbps, request.weight};
+    uint16_t status = supervisor->request_qos(*this, figures);
+    if (status == SVIO_ST_OK || status == SVIO_ST_TRIMMED) {
+        request.min_mbps = figures.min_mbps;
+        request.max_mbps = figures.max_mbps;
+        request.weight = figures.weight;
+    }
+    return status;
 }
 
 uint16_t Vif::multicast(const svio_command &command) {
@@ -122,6 +175,8 @@ uint16_t Vif::multicast(const svio_command &command) {
         if (!(wanted[i][0] & 1))
             return SVIO_ST_INVALID;
     }
+    if (request.op != SVIO_MC_REMOVE && count != 0 && !settings_.allow_multicast)
+        return SVIO_ST_DENIED;
     Pause pause(host_);
     host_.filters_changed();
     if (request.op == SVIO_MC_CLEAR)
@@ -151,7 +206,7 @@ uint16_t Vif::test_signal(const svio_command &command) {
     return SVIO_ST_OK;
 }
 
-uint16_t Vif::stats(svio_command &command) {
+uint16_t Vif::stats(svio_command &command, const Caller &caller) {
     std::vector<uint64_t> values;
     uint32_t pair = command.u.stats.pair;
     if (pair == SVIO_STATS_VIF) {
@@ -168,7 +223,7 @@ uint16_t Vif::stats(svio_command &command) {
     if (command.data_len < sizeof(uint64_t))
         return SVIO_ST_NO_SPACE;
     command.data_len &= ~uint32_t{7};
-    return reply(command, values.data(), values.size() * sizeof(uint64_t));
+    return reply(caller, command, values.data(), values.size() * sizeof(uint64_t));
 }
 
 uint16_t Vif::set_queue_pairs(const svio_command &command) {
@@ -184,7 +239,7 @@ uint16_t Vif::set_queue_pairs(const svio_command &command) {
     return SVIO_ST_OK;
 }
 
-uint16_t Vif::set_rss(const svio_command &command) {
+uint16_t Vif::set_rss(const svio_command &command, const Caller &caller) {
     uint32_t types = command.u.rss.hash_types;
     size_t key_length = command.u.rss.key_len, entries = command.u.rss.table_len;
     if ((types & ~uint32_t{SVIO_RSS_TYPES}) || (key_length != 0 && key_length != SVIO_RSS_KEY_LEN) ||
@@ -194,7 +249,8 @@ uint16_t Vif::set_rss(const svio_command &command) {
     if (command.data_len < length)
         return SVIO_ST_NO_SPACE;
     std::array<uint8_t, SVIO_RSS_KEY_LEN + SVIO_RSS_TABLE_MAX> data;
-    if (length != 0 && (!dma_ || !memory_.read(command.data_addr, data.data(), length)))
+    if (length != 0 &&
+        (!caller.function.dma_ || !caller.function.memory_.read(command.data_addr, data.data(), length)))
         return SVIO_ST_DMA;
     std::span<const uint8_t> table = std::span(data).subspan(key_length, entries);
     if (std::any_of(table.begin(), table.end(), [this](uint8_t pair) { return pair >= rss_.pairs(); }))

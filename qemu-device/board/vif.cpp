@@ -2,6 +2,7 @@
 #include "vif.hpp"
 
 #include "shared_signals.hpp"
+#include "supervisor.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -37,6 +38,8 @@ void Vif::reset() {
     mailbox_.fill(0);
     mailbox_state_ = SVIO_MAILBOX_IDLE;
     life_++;
+    if (Supervisor *supervisor = host_.supervisor())
+        supervisor->was_reset(*this);
     // A frame that was held back for want of buffers is now dropped rather than held for ever.
     host_.receive_ready(*this);
 }
@@ -48,6 +51,7 @@ void Vif::stop_queues() {
     mac_ = settings_.mac;
     rx_mode_ = 0;
     group_count_ = 0;
+    vlans_.reset();
     host_.filters_changed();
     rss_.reset();
     for (Pair &pair : pairs_) {
@@ -322,13 +326,20 @@ bool Vif::read_function(uint32_t offset, uint32_t &value) const {
     case SVIO_REG_MAILBOX_STATE:
         value = mailbox_state_;
         break;
-    case SVIO_REG_ADMIN_SIZE_MAX:
-        value = 0;
-        return config_.physical;
     default:
-        return false;
+        return read_admin(offset, value);
     }
     return true;
+}
+
+// Without management there is no admin queue, and a register that says so.
+bool Vif::read_admin(uint32_t offset, uint32_t &value) const {
+    if (!config_.physical)
+        return false;
+    if (Supervisor *supervisor = host_.supervisor())
+        return supervisor->read_admin(offset, value);
+    value = 0;
+    return offset == SVIO_REG_ADMIN_SIZE_MAX;
 }
 
 bool Vif::write_function(uint32_t offset, uint32_t value) {
@@ -366,7 +377,7 @@ bool Vif::write_function(uint32_t offset, uint32_t value) {
     case SVIO_REG_MAILBOX_BELL:
         return run_mailbox();
     default:
-        return false;
+        return config_.physical && host_.supervisor() && host_.supervisor()->write_admin(offset, value);
     }
 }
 
@@ -514,7 +525,7 @@ Switch::Edge Vif::edge() const {
             .multicast = settings_.allow_multicast,
             .all_multicast = (rx_mode_ & SVIO_RX_KNOWN) != 0,
             .groups = std::span(groups_).first(group_count_),
-            .vids = nullptr};
+            .vids = vlans_.any() ? &vlans_ : nullptr};
 }
 
 // ---- data path ----
@@ -528,6 +539,12 @@ bool is_broadcast(std::span<const uint8_t> frame) {
 } // namespace
 
 bool Vif::accepts(std::span<const uint8_t> frame) const {
+    if (vlans_.any() && frame.size() >= 18 && frame[12] == 0x81 && frame[13] == 0x00 &&
+        !(rx_mode_ & SVIO_RX_PROMISC)) {
+        size_t vid = (frame[14] << 8 | frame[15]) & SVIO_VLAN_VID;
+        if (vid != 0 && !vlans_[vid])
+            return false;
+    }
     if (!(frame[0] & 1))
         return (rx_mode_ & SVIO_RX_PROMISC) || std::memcmp(frame.data(), mac_.data(), mac_.size()) == 0;
     if ((rx_mode_ & SVIO_RX_KNOWN) || is_broadcast(frame))

@@ -16,6 +16,7 @@
 
 #include <array>
 #include <atomic>
+#include <bitset>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -139,6 +140,8 @@ class VifHost {
     /// What the switch knows of a VIF has changed. Paused.
     virtual void filters_changed() = 0;
     virtual uint32_t speed_mbps() const = 0;
+    /// Management, or null.
+    virtual class Supervisor *supervisor() const { return nullptr; }
     /// Null: each VIF has its own.
     virtual class SharedSignals *shared_signals() = 0;
 };
@@ -158,7 +161,8 @@ class Pause {
 class Vif {
   public:
     static constexpr uint64_t features = SVIO_F_CSUM_TX | SVIO_F_RX_CHAIN | SVIO_F_MODERATION |
-                                         SVIO_F_MULTICAST | SVIO_F_RX_HASH | SVIO_F_LOOPBACK;
+                                         SVIO_F_MULTICAST | SVIO_F_RX_HASH | SVIO_F_QOS_REQUEST |
+                                         SVIO_F_LOOPBACK;
     /// How long a frame may wait for a buffer of its pair, where other pairs' frames wait behind it.
     static constexpr uint64_t patience_ns = 20'000'000;
 
@@ -216,6 +220,13 @@ class Vif {
     /// queue pairs holds from its next reset on.
     void apply(const VifSettings &settings);
     bool present() const { return present_; }
+    /// Tell the driver: SVIO_EVENT_*.
+    void notify(uint32_t events) { post_event(events); }
+    /// What IDENTIFY tells.
+    svio_vif_info info() const;
+    /// A command of SPEC.md chapter 7 that the PF gives for this function: data in the PF's memory. What was
+    /// written there is counted in `written`.
+    uint16_t execute(svio_command &command, Vif &physical, uint32_t &written);
     const VifSettings &settings() const { return settings_; }
     /// Bus master. The caller has paused the board.
     void set_dma(bool enabled) { dma_ = enabled; }
@@ -279,6 +290,7 @@ class Vif {
     uint32_t status() const;
     bool read_function(uint32_t offset, uint32_t &value) const;
     bool write_function(uint32_t offset, uint32_t value);
+    bool read_admin(uint32_t offset, uint32_t &value) const;
     bool read_queue(uint32_t offset, uint32_t &value);
     bool write_queue(uint32_t offset, uint32_t value);
     bool write_queue_setup(Queue &queue, uint32_t reg, uint32_t value);
@@ -292,16 +304,24 @@ class Vif {
     void stop_queues();
     void post_event(uint32_t bits);
 
+    /// Who has given a command: whose memory its data is in, and how much of it was written.
+    struct Caller {
+        Vif &function;
+        uint32_t &written;
+    };
     bool run_mailbox();
-    uint16_t execute(svio_command &command);
-    uint16_t identify(svio_command &command);
+    uint16_t execute(svio_command &command, const Caller &caller);
+    uint16_t identify(svio_command &command, const Caller &caller);
     uint16_t set_mac(const svio_command &command);
+    uint16_t set_rx_mode(const svio_command &command);
     uint16_t multicast(const svio_command &command);
-    uint16_t stats(svio_command &command);
+    uint16_t set_vlan_filter(const svio_command &command);
+    uint16_t request_qos(svio_command &command);
+    uint16_t stats(svio_command &command, const Caller &caller);
     uint16_t set_queue_pairs(const svio_command &command);
-    uint16_t set_rss(const svio_command &command);
+    uint16_t set_rss(const svio_command &command, const Caller &caller);
     uint16_t test_signal(const svio_command &command);
-    uint16_t reply(const svio_command &command, const void *data, size_t length);
+    static uint16_t reply(const Caller &caller, const svio_command &command, const void *data, size_t length);
 
     bool accepts(std::span<const uint8_t> frame) const;
     bool admits(const Message &message, const Route &route, const Terms &terms);
@@ -332,13 +352,13 @@ class Vif {
     uint32_t event_vector_ = SVIO_NO_VECTOR;
     std::array<uint32_t, mailbox_words> mailbox_{};
     uint32_t mailbox_state_ = SVIO_MAILBOX_IDLE;
-    uint32_t life_ = 0;    // counts resets
-    uint32_t written_ = 0; // by the command that runs, to its data buffer
+    uint32_t life_ = 0; // counts resets
 
     Mac mac_;
     uint32_t rx_mode_ = 0;
     std::array<Mac, SVIO_MULTICAST_MAX> groups_{};
     size_t group_count_ = 0;
+    std::bitset<4096> vlans_; ///< VIDs that the guest wants; none: all that it may have
     Rss rss_;
 };
 

@@ -99,6 +99,7 @@ static bool svio_make_board(SvioNic *nic, Error **errp) {
         .port = nic->port,
         .auto_vif = nic->auto_vif,
         .port_mbps = nic->port_mbps,
+        .mgmt = nic->mgmt,
         .shared_signals = g_strcmp0(nic->signals, "shared") == 0,
         .incoming = runstate_check(RUN_STATE_INMIGRATE),
     };
@@ -226,6 +227,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_BOOL("auto-vif", SvioNic, auto_vif, true),
     DEFINE_PROP_STRING("signals", SvioNic, signals),
     DEFINE_PROP_UINT32("port-mbps", SvioNic, port_mbps, 0),
+    DEFINE_PROP_STRING("mgmt", SvioNic, mgmt),
 };
 
 static void svio_class_init(ObjectClass *klass, void *data) {

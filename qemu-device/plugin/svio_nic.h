@@ -81,6 +81,7 @@ struct SvioNic {
     uint32_t poll_us;
     uint32_t stall_ms;
     bool halt_poll;
+    char *mgmt; /* path of the management socket */
     bool ioeventfd;
     char *port;
     uint32_t vifs;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The board's counters as the QOM property "stats": qom-get path=/machine/peripheral/ID property=stats. */
+/* The board's counters and what management knows, as the QOM properties "stats" and "management":
+ * qom-get path=/machine/peripheral/ID property=stats. */
 #include "svio_nic.h"
 
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "qobject/qdict.h"
+#include "qobject/qjson.h"
 
 static QDict *svio_stats_child(QDict *parent, const char *name) {
     QDict *child = qobject_to(QDict, qdict_get(parent, name));
@@ -39,10 +41,26 @@ static void svio_get_stats(Object *obj, Visitor *v, const char *name, void *opaq
     qobject_unref(stats);
 }
 
+static void svio_get_management(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp) {
+    SvioNic *nic = SVIO_NIC(obj);
+    g_autofree char *text = nic->board ? svio_board_query(nic->board, "all") : NULL;
+    QObject *known = text ? qobject_from_json(text, errp) : QOBJECT(qdict_new());
+
+    if (known) {
+        visit_type_any(v, name, &known, errp);
+        qobject_unref(known);
+    }
+}
+
 void svio_qom_class_init(ObjectClass *klass) {
     object_class_property_add(klass, "stats", "dict", svio_get_stats, NULL, NULL, NULL);
     object_class_property_set_description(klass, "stats",
                                           "counters of the board, its cores, VIFs and queues");
+    object_class_property_add(klass, "management", "dict", svio_get_management, NULL, NULL, NULL);
+    object_class_property_set_description(
+        klass, "management", "VIFs, on-board cores and the device, as the socket of mgmt= tells");
+    object_class_property_set_description(
+        klass, "mgmt", "path of the management socket, for svioctl; it is made with mode 0600");
     object_class_property_set_description(klass, "ioeventfd", "doorbells through the kernel, with KVM");
     object_class_property_set_description(klass, "cores",
                                           "on-board cores, threads of this process (1 to 16)");

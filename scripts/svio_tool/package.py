@@ -43,7 +43,7 @@ def version():
 def packages():
     """The packages that people install; those with debugging symbols lie beside them."""
     return [PACKAGE / f"{name}_{version()}_{architecture}.deb" for name, architecture in
-            (("svio-qemu", "amd64"), ("svio-dkms", "all"), ("svio-tools", "amd64"), ("svio-dev", "all"))]
+            (("svio-qemu", "amd64"), ("svio-dkms", "all"), ("svio-tools", "amd64"), ("svio-dev", "amd64"))]
 
 
 class PackageStep(Step):

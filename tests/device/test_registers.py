@@ -41,7 +41,8 @@ class Registers(DeviceCase):
         self.assertEqual(read(abi.SVIO_REG_STATUS), abi.SVIO_STATUS_READY | abi.SVIO_STATUS_LINK_UP)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_LO),
                          abi.SVIO_F_RX_CHAIN | abi.SVIO_F_MODERATION | abi.SVIO_F_MULTICAST
-                         | abi.SVIO_F_RX_HASH | abi.SVIO_F_LOOPBACK | abi.SVIO_F_CSUM_TX)
+                         | abi.SVIO_F_RX_HASH | abi.SVIO_F_LOOPBACK | abi.SVIO_F_CSUM_TX
+                         | abi.SVIO_F_QOS_REQUEST)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_HI), 0)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_PAIRS), 1)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_SIZE_HINT), 256)
@@ -248,9 +249,10 @@ class Mailbox(DeviceCase):
         self.assertEqual(driver.order(abi.SVIO_OP_NOP), abi.SVIO_ST_OK)
         for slot in (0, 1, 0xfffffffe):
             self.assertEqual(driver.order(abi.SVIO_OP_NOP, slot=slot), abi.SVIO_ST_DENIED)
-        for opcode in (0, 1, 0xff, abi.SVIO_OP_VLAN_FILTER, abi.SVIO_OP_QOS_REQUEST,
-                       abi.SVIO_OP_DESCRIBE_OPTIONS, abi.SVIO_OP_VIF_CREATE, 0xffff):
+        for opcode in (0, 1, 0xff, abi.SVIO_OP_DESCRIBE_OPTIONS, abi.SVIO_OP_VIF_CREATE, 0xffff):
             self.assertEqual(driver.order(opcode), abi.SVIO_ST_UNSUPPORTED, f"{opcode:#x}")
+        for opcode in (abi.SVIO_OP_VLAN_FILTER, abi.SVIO_OP_QOS_REQUEST):
+            self.assertEqual(driver.order(opcode), abi.SVIO_ST_INVALID, f"{opcode:#x}")
         for mac in (b"\0" * 6, b"\xff" * 6, b"\x01" + MAC[1:]):
             self.assertEqual(driver.order(abi.SVIO_OP_SET_MAC, payload=mac), abi.SVIO_ST_INVALID)
         for flags in (4, 0x80000000):

@@ -82,7 +82,7 @@ TEST_F(Mailbox, NopAndUnknownOpcodes) {
     EXPECT_EQ(run(nop), SVIO_ST_OK);
     for (unsigned opcode = 0; opcode < 0x10000; opcode += opcode >= 0x230 ? 257 : 1) {
         bool known = opcode >= SVIO_OP_NOP && opcode <= SVIO_OP_TEST_SIGNAL &&
-                     opcode != SVIO_OP_VLAN_FILTER && opcode != SVIO_OP_QOS_REQUEST;
+                     opcode != SVIO_OP_QOS_REQUEST; // without management
         if (known)
             continue;
         svio_command command = make(static_cast<uint16_t>(opcode));
@@ -309,6 +309,7 @@ TEST_F(Mailbox, CounterPathsAreAllThere) {
     rig.board->visit_counters([&](const std::string &path, uint64_t value) {
         EXPECT_TRUE(all.emplace(path, value).second) << path << " twice";
     });
+    // Beside counters: cpu_ns of the core, id of the VIF, frames that came for nobody.
     EXPECT_EQ(all.size(), CoreStatCount + 1 + 1 + 1 + SVIO_STAT_COUNT + 2 * size_t{SVIO_QSTAT_COUNT});
     EXPECT_EQ(all.at("vifs/0/id"), 1u);
     EXPECT_EQ(all.at("vifs/0/tx_bytes"), 77u);

@@ -87,10 +87,16 @@ class TestPackages(unittest.TestCase):
 
     def test_files_of_tools_and_header(self):
         self.assertEqual(self.files["svio-tools"], self.documents("svio-tools")
-                         | {"usr/bin/svio-wire-peer", "usr/share/man/man1/svio-wire-peer.1.gz"})
+                         | {"usr/bin/svio-wire-peer", "usr/share/man/man1/svio-wire-peer.1.gz",
+                            "usr/bin/svioctl", "usr/share/man/man1/svioctl.1.gz",
+                            "usr/share/bash-completion/completions/svioctl"})
         self.assertEqual(self.files["svio-dev"], self.documents("svio-dev", "SPEC.md.gz")
-                         | {"usr/include/svio/svio_abi.h"})
-        self.same("svio-dev", "usr/include/svio/svio_abi.h", "hv-interface/svio_abi.h")
+                         | {"usr/include/svio/svio_abi.h", "usr/include/svio/svio_client.hpp",
+                            f"usr/{Path(LIBRARY).parent}/libsvio-client.a",
+                            f"usr/{Path(LIBRARY).parent}/pkgconfig/svio-client.pc"})
+        for name in ("svio_abi.h", "svio_client.hpp"):
+            self.same("svio-dev", f"usr/include/svio/{name}", f"hv-interface/{name}")
+        self.assertIn("vif", output(self.root / "svio-tools/usr/bin/svioctl", "--help"))
         said = output(self.root / "svio-tools/usr/bin/svio-wire-peer", "--help")
         self.assertIn("Usage: svio-wire-peer --wire", said)
 
