@@ -82,7 +82,9 @@ static inline void svio_queues_set_napi(struct net_device *netdev, u32 index,
 
 #define SVIO_FEATURES_WANTED \
 	(SVIO_F_RX_CHAIN | SVIO_F_MODERATION | SVIO_F_MULTICAST | SVIO_F_LOOPBACK | \
-	 SVIO_F_RX_HASH | SVIO_F_CSUM_TX | SVIO_F_QOS_REQUEST)
+	 SVIO_F_RX_HASH | SVIO_F_CSUM_TX | SVIO_F_CSUM_RX | SVIO_F_SEG_TCP4 | SVIO_F_SEG_TCP6 | \
+	 SVIO_F_SEG_UDP | SVIO_F_RX_SEG | SVIO_F_VLAN_TX | SVIO_F_VLAN_RX | \
+	 SVIO_F_QOS_REQUEST)
 
 #define SVIO_RX_HEADROOM (NET_SKB_PAD + NET_IP_ALIGN)
 #define SVIO_RX_TAILROOM SKB_DATA_ALIGN(sizeof(struct skb_shared_info))
@@ -281,6 +283,7 @@ struct svio_priv {
 	u32 rx_moderation;
 	bool rx_adaptive; /* DIM decides instead */
 	bool xdp; /* buffers are such that XDP can use them */
+	bool rx_large; /* or such that unsplit segments fit as many as an skb takes */
 	struct bpf_prog __rcu *xdp_prog;
 	u32 max_mtu; /* without XDP */
 	int msg_enable;
@@ -359,6 +362,7 @@ int svio_mbox_rss(struct svio_priv *priv);
 int svio_mbox_identify(struct svio_priv *priv, struct svio_vif_info *info);
 int svio_mbox_rx_mode(struct svio_priv *priv, u32 flags);
 int svio_mbox_multicast(struct svio_priv *priv, const u8 *mac, int count);
+int svio_mbox_rx_offloads(struct svio_priv *priv, u64 features);
 int svio_mbox_test_signal(struct svio_priv *priv, u32 vector);
 int svio_mbox_qos(struct svio_priv *priv, struct svio_qos *qos);
 int svio_mbox_stats(struct svio_priv *priv, u32 pair, u64 *send, u64 *receive, int max);
@@ -435,6 +439,16 @@ void svio_xdp_flush(struct svio_rx *rx);
 void svio_xdp_return(struct svio_tx *tx, struct svio_tx_buf *buf, int budget);
 int svio_xdp_xmit(struct net_device *netdev, int count, struct xdp_frame **frames, u32 flags);
 int svio_bpf(struct net_device *netdev, struct netdev_bpf *bpf);
+
+/* svio_offload.c */
+u32 svio_tx_offload(struct svio_entry *head, const struct sk_buff *skb);
+bool svio_rx_offload(const struct svio_entry *head, u32 flags, struct sk_buff *skb);
+netdev_features_t svio_features_check(struct sk_buff *skb, struct net_device *netdev,
+				      netdev_features_t features);
+netdev_features_t svio_fix_features(struct net_device *netdev, netdev_features_t features);
+int svio_set_features(struct net_device *netdev, netdev_features_t features);
+int svio_apply_offloads(struct svio_priv *priv);
+void svio_setup_offloads(struct svio_priv *priv);
 
 /* svio_reconf.c: other sizes and kinds of buffers, with the interface up or not. Under RTNL. */
 int svio_reconfigure(struct svio_priv *priv, u32 tx_size, u32 rx_size, bool xdp);

@@ -321,6 +321,9 @@ static const struct net_device_ops svio_netdev_ops = {
 	.ndo_stop = svio_stop,
 	.ndo_start_xmit = svio_start_xmit,
 	.ndo_set_rx_mode = svio_set_rx_mode,
+	.ndo_features_check = svio_features_check,
+	.ndo_fix_features = svio_fix_features,
+	.ndo_set_features = svio_set_features,
 	.ndo_set_mac_address = svio_set_mac_address,
 	.ndo_validate_addr = eth_validate_addr,
 	.ndo_change_mtu = svio_change_mtu,
@@ -471,11 +474,7 @@ static void svio_setup_netdev(struct svio_priv *priv)
 	netdev->ethtool_ops = &svio_ethtool_ops;
 	netdev->watchdog_timeo = 5 * HZ;
 	netdev->priv_flags |= IFF_LIVE_ADDR_CHANGE;
-	netdev->hw_features = NETIF_F_SG;
-	if (priv->features & SVIO_F_CSUM_TX)
-		netdev->hw_features |= NETIF_F_HW_CSUM;
-	netdev->features = netdev->hw_features | NETIF_F_HIGHDMA;
-	netdev->vlan_features = netdev->features;
+	svio_setup_offloads(priv);
 	svio_set_xdp_features(netdev);
 }
 

@@ -109,6 +109,15 @@ static int svio_mbox_data(struct svio_priv *priv, union svio_mbox_words *m)
 	return len <= SVIO_MBOX_DATA ? len : -EIO;
 }
 
+/* `features`: those of SVIO_F_RX_OFFLOADS that the device is to use. */
+int svio_mbox_rx_offloads(struct svio_priv *priv, u64 features)
+{
+	union svio_mbox_words m = { .cmd.opcode = cpu_to_le16(SVIO_OP_RX_OFFLOADS) };
+
+	m.cmd.u.rx_offloads.features = cpu_to_le64(features);
+	return svio_mbox_simple(priv, &m);
+}
+
 int svio_mbox_set_mac(struct svio_priv *priv, const u8 *mac)
 {
 	union svio_mbox_words m = { .cmd.opcode = cpu_to_le16(SVIO_OP_SET_MAC) };

@@ -21,12 +21,16 @@ static u32 svio_rx_room(const struct svio_rx *rx, const struct svio_rx_buf *buf)
 
 /* ---- posting buffers ---- */
 
-/* Two buffers share a page while a whole frame fits half of it. For XDP each has its own. */
+/*
+ * Two buffers share a page while a whole frame fits half of it. For XDP each has
+ * its own, and where segments may come unsplit.
+ */
 static u32 svio_rx_truesize(const struct svio_rx *rx)
 {
 	u32 frame = READ_ONCE(rx->priv->netdev->mtu) + ETH_HLEN + 2 * VLAN_HLEN;
 
-	if (!svio_rx_xdp(rx) && frame + rx->headroom + SVIO_RX_TAILROOM <= PAGE_SIZE / 2)
+	if (!svio_rx_xdp(rx) && !READ_ONCE(rx->priv->rx_large) &&
+	    frame + rx->headroom + SVIO_RX_TAILROOM <= PAGE_SIZE / 2)
 		return PAGE_SIZE / 2;
 	return PAGE_SIZE;
 }
@@ -194,17 +198,31 @@ static struct sk_buff *svio_rx_build(struct svio_rx *rx, int count)
 	return skb;
 }
 
-static void svio_rx_set_hash(const struct svio_rx *rx, struct sk_buff *skb)
+static void svio_rx_set_hash(const struct svio_rx *rx, const struct svio_entry *head, u32 flags,
+			     struct sk_buff *skb)
 {
-	const struct svio_entry *head = svio_rx_entry(rx, rx->next);
 	u8 type = READ_ONCE(head->hash_type);
 
-	if (!(le32_to_cpu(READ_ONCE(head->flags)) & SVIO_ENTRY_HASH) ||
-	    !(rx->priv->netdev->features & NETIF_F_RXHASH))
+	if (!(flags & SVIO_ENTRY_HASH) || !(rx->priv->netdev->features & NETIF_F_RXHASH))
 		return;
 	skb_set_hash(skb, le32_to_cpu(READ_ONCE(head->hash)),
 		     type == SVIO_HASH_IP4 || type == SVIO_HASH_IP6 ? PKT_HASH_TYPE_L3 :
 								      PKT_HASH_TYPE_L4);
+}
+
+/* Tells the stack what the head of the message says. Returns NULL if that cannot be. */
+static struct sk_buff *svio_rx_describe(struct svio_rx *rx, struct sk_buff *skb)
+{
+	const struct svio_entry *head = svio_rx_entry(rx, rx->next);
+	u32 flags = le32_to_cpu(READ_ONCE(head->flags));
+
+	svio_rx_set_hash(rx, head, flags, skb);
+	/* A program may have changed it, and has no offloads. */
+	if (svio_rx_xdp(rx) || likely(svio_rx_offload(head, flags, skb)))
+		return skb;
+	dev_kfree_skb_any(skb);
+	svio_count(&rx->stats.sync, &rx->stats.length_errors);
+	return NULL;
 }
 
 static void svio_rx_consume(struct svio_rx *rx, int count)
@@ -274,7 +292,7 @@ static bool svio_rx_take(struct svio_rx *rx)
 			svio_count(&rx->stats.sync, &rx->stats.dropped);
 	}
 	if (likely(skb))
-		svio_rx_set_hash(rx, skb);
+		skb = svio_rx_describe(rx, skb);
 	svio_rx_consume(rx, count);
 	if (likely(skb))
 		svio_rx_deliver(rx, skb, count, bytes);

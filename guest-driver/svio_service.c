@@ -109,6 +109,8 @@ int svio_restore(struct svio_priv *priv)
 
 	svio_restore_mac(priv);
 	err = svio_apply_rss(priv);
+	if (!err)
+		err = svio_apply_offloads(priv);
 	if (err)
 		return err;
 	err = svio_mbox_set_mtu(priv, netdev->mtu);

@@ -156,16 +156,6 @@ static void svio_tx_maybe_stop(struct svio_tx *tx)
 	svio_count(&tx->send.sync, &tx->send.stops);
 }
 
-/* What is left to the device: fills the head's offload fields and returns their flags. */
-static u32 svio_tx_offload(struct svio_tx *tx, const struct sk_buff *skb)
-{
-	struct svio_entry *head = &tx->ring.entry[tx->use & (tx->ring.size - 1)];
-
-	head->csum_start = cpu_to_le16(skb_checksum_start_offset(skb));
-	head->csum_offset = cpu_to_le16(skb->csum_offset);
-	return SVIO_ENTRY_CSUM;
-}
-
 static int svio_tx_linearize(struct svio_tx *tx, struct sk_buff *skb)
 {
 	svio_count(&tx->send.sync, &tx->send.linearized);
@@ -194,8 +184,8 @@ netdev_tx_t svio_start_xmit(struct sk_buff *skb, struct net_device *netdev)
 	}
 	if (unlikely(svio_tx_map(tx, skb)))
 		goto drop;
-	if (skb->ip_summed == CHECKSUM_PARTIAL)
-		flags = svio_tx_offload(tx, skb);
+	if (skb->ip_summed == CHECKSUM_PARTIAL || skb_vlan_tag_present(skb))
+		flags = svio_tx_offload(&tx->ring.entry[head & (tx->ring.size - 1)], skb);
 
 	skb_tx_timestamp(skb);
 	/* A polling device may complete it, and NAPI account for that, right after publishing. */

@@ -273,6 +273,10 @@ static int svio_xdp_setup(struct net_device *netdev, struct bpf_prog *prog,
 	netdev->max_mtu = min_t(u32, priv->max_mtu, SVIO_XDP_MTU_MAX);
 	/* No program can cope with a frame whose checksum or segmentation is still to be done. */
 	netdev_update_features(netdev);
+	if (netdev->features & (NETIF_F_RXCSUM | NETIF_F_GRO_HW)) {
+		NL_SET_ERR_MSG_MOD(extack, "the device goes on with receive offloads");
+		return -EIO;
+	}
 	svio_xdp_set_prog(priv, prog);
 	return 0;
 }

@@ -63,6 +63,7 @@
 #define SVIO_PORT_STALL_MS 2000 /* by default frames wait so long for a port that takes none */
 #define SVIO_RSS_KEY_LEN 40
 #define SVIO_RSS_TABLE_MAX 128
+#define SVIO_SEGMENTS_MAX 512 /* frames that one message with SVIO_ENTRY_SEG stands for */
 #define SVIO_WEIGHT_MAX 1000
 
 /* ---- function registers, BAR 0 (SPEC 4). All are 32 bits wide. ---- */
@@ -176,6 +177,8 @@
 #define SVIO_F_TIMESTAMP (1ULL << 13)
 #define SVIO_F_LOOPBACK (1ULL << 14) /* send: SVIO_ENTRY_LOOP */
 #define SVIO_F_SHARED_SIGNALS (1ULL << 32)
+/* of SVIO_OP_RX_OFFLOADS */
+#define SVIO_F_RX_OFFLOADS (SVIO_F_CSUM_RX | SVIO_F_RX_SEG | SVIO_F_VLAN_RX)
 
 /* ---- queue entries (SPEC 5) ---- */
 struct svio_entry {
@@ -318,6 +321,10 @@ struct svio_command {
 			__u8 reserved[36];
 		} test_signal;
 		struct {
+			__le64 features; /* of SVIO_F_RX_OFFLOADS: those to be used */
+			__u8 reserved[32];
+		} rx_offloads;
+		struct {
 			__le32 pair;
 			__u8 reserved[36];
 		} stats; /* SVIO_STATS_VIF: the VIF's own */
@@ -343,6 +350,7 @@ struct svio_command {
 #define SVIO_OP_SET_MTU 0x0109
 #define SVIO_OP_QUEUE_PAIRS 0x010a
 #define SVIO_OP_TEST_SIGNAL 0x010b /* raise a vector of this function */
+#define SVIO_OP_RX_OFFLOADS 0x010c
 /* admin queue of the PF alone */
 #define SVIO_OP_DESCRIBE_OPTIONS 0x0200 /* data: struct svio_option list */
 #define SVIO_OP_ACCEPT_OPTIONS 0x0201 /* data: struct svio_option list */
@@ -523,7 +531,9 @@ struct svio_core_info {
 	X(DROP_TX_HAIRPIN, drop_tx_hairpin) /* to itself */ \
 	X(SWITCHED_TX, switched_tx) /* of tx_frames: to other VIFs */ \
 	X(SWITCHED_RX, switched_rx) /* of rx_frames: from other VIFs */ \
-	X(SIGNALS_REDUNDANT, signals_redundant) /* with shared signals: meant for another VIF */
+	X(SIGNALS_REDUNDANT, signals_redundant) /* with shared signals: meant for another VIF */ \
+	X(DROP_TX_OFFLOAD, drop_tx_offload) /* headers are not what offload fields say */ \
+	X(DROP_RX_OFFLOAD, drop_rx_offload)
 
 #define SVIO_QSTATS(X) \
 	X(POSTED, posted) /* entries taken from the driver */ \
@@ -626,6 +636,7 @@ SVIO_AT(svio_command, u.vif.id, 24);
 SVIO_AT(svio_command, u.core_map.core, 24);
 SVIO_AT(svio_command, u.stats.pair, 24);
 SVIO_AT(svio_command, u.test_signal.vector, 24);
+SVIO_AT(svio_command, u.rx_offloads.features, 24);
 SVIO_ASSERT(sizeof(((struct svio_command *)0)->u) == 40);
 
 SVIO_SIZE(svio_option, 8);

@@ -50,7 +50,7 @@ class Board final : public VifHost {
 
     /// A frame from a port that pushes (a netdev). Guest lock held. False: held back, offer it again after
     /// Port::flush_receive().
-    bool receive(std::span<const uint8_t> frame);
+    bool receive(std::span<const uint8_t> frame, const Offload &offload = {});
 
     // ---- VifHost ----
     void pause() override;
@@ -130,7 +130,7 @@ class Board final : public VifHost {
     unsigned least_loaded() const;
     void move(Vif &vif, unsigned pair, unsigned core);
     void refresh_table();
-    bool receive_switched(std::span<const uint8_t> frame);
+    bool receive_switched(std::span<const uint8_t> frame, const Offload &offload);
     bool offer(Vif &vif, const Message &message);
 
     GuestLock &lock_;

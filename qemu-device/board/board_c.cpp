@@ -122,7 +122,17 @@ class HostPort final : public Port {
     }
     bool blocked() const override { return blocked_; }
     bool wants_again() const override { return came_back_; }
-    std::vector<uint8_t> kept() const override { return kept_; }
+    PortFrame kept() const override {
+        if (!carries_ || kept_.size() < vnet_header_size)
+            return {kept_};
+        std::span<const uint8_t> frame = std::span(kept_).subspan(vnet_header_size);
+        PortFrame kept{{frame.begin(), frame.end()}};
+        read_vnet_header(kept_.data(), frame, kept.offload);
+        return kept;
+    }
+    bool carries_offloads() const override { return carries_; }
+    /// Before the first frame.
+    void carry_offloads() { carries_ = true; }
     bool wants_guest_lock() const override { return true; }
     void flush_receive() override { host_.port_flush_receive(host_.opaque); }
     void purge(bool shared) override {
@@ -169,6 +179,7 @@ class HostPort final : public Port {
     std::vector<uint8_t> kept_;
     uint32_t resets_ = 0;
     uint32_t purges_ = 0;
+    bool carries_ = false;
 };
 
 } // namespace
@@ -329,8 +340,19 @@ void svio_board_receive_ready(SvioBoard *board, unsigned slot) {
     board->board->receive_ready(board->board->vif(slot));
 }
 
+void svio_board_port_carries_offloads(SvioBoard *board) {
+    board->netdev->carry_offloads();
+}
+
 bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length) {
-    return board->board->receive({frame, length});
+    if (!board->netdev || !board->netdev->carries_offloads())
+        return board->board->receive({frame, length});
+    Offload offload;
+    // Without a header in which there is sense it is a frame of no bytes, and counted as such.
+    if (length < vnet_header_size ||
+        !read_vnet_header(frame, {frame + vnet_header_size, length - vnet_header_size}, offload))
+        return board->board->receive({});
+    return board->board->receive({frame + vnet_header_size, length - vnet_header_size}, offload);
 }
 
 uint8_t *svio_board_save(SvioBoard *board, size_t *length) {

@@ -111,6 +111,8 @@ void svio_board_set_link(SvioBoard *board, bool up); /* the port's */
 void svio_board_port_done(SvioBoard *board, int result);
 /* The receive queues of a function may take frames again. */
 void svio_board_receive_ready(SvioBoard *board, unsigned slot);
+/* Paused, before the first frame: frames of the netdev begin with a virtio_net_hdr of 12 bytes, both ways. */
+void svio_board_port_carries_offloads(SvioBoard *board);
 /* False: held back, until port_flush_receive(). */
 bool svio_board_receive(SvioBoard *board, const uint8_t *frame, size_t length);
 

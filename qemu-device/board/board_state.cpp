@@ -20,6 +20,7 @@ constexpr uint32_t vif_counters_tag = state_tag("VCNT");
 constexpr uint32_t queue_tag = state_tag("QUEU");
 constexpr uint32_t queue_counters_tag = state_tag("QCNT");
 constexpr uint32_t rss_tag = state_tag("RSS ");
+constexpr uint32_t offload_tag = state_tag("OFFL");
 constexpr uint32_t sent_tag = state_tag("SENT");
 constexpr uint32_t received_tag = state_tag("RCVD");
 constexpr uint32_t signal_tag = state_tag("SIGN");
@@ -200,7 +201,8 @@ void Vif::load(const VifState &from) {
     group_count_ = from.groups.size();
     host_.filters_changed();
     for (Pair &pair : pairs_)
-        pair.send.features = pair.receive.features = features_ok_ ? driver_features_ : 0;
+        pair.send.features = features_ok_ ? driver_features_ : 0;
+    use_rx_offloads(SVIO_F_RX_OFFLOADS);
 }
 
 // ---- cores ----
@@ -208,7 +210,12 @@ void Vif::load(const VifState &from) {
 void Core::save(Moving &to) {
     for (const Staged &frame : outbox_.frames()) {
         const uint8_t *data = outbox_.data(frame);
-        to.sent.push_back({frame.vif, frame.pair, frame.counted, {data, data + frame.length}, frame.offload});
+        to.sent.push_back({frame.vif,
+                           frame.pair,
+                           frame.counted,
+                           {data, data + frame.length},
+                           frame.offload,
+                           frame.segment});
     }
     to.sent.insert(to.sent.end(), loaded_.begin(), loaded_.end());
     std::lock_guard guard(backlog_mutex_);
@@ -217,6 +224,7 @@ void Core::save(Moving &to) {
 }
 
 void Core::load(Moving &&from) {
+    port_segment_ = 0;
     std::move(from.sent.begin(), from.sent.end(), std::back_inserter(loaded_));
     std::move(from.signals.begin(), from.signals.end(), std::back_inserter(signals_));
     std::lock_guard guard(backlog_mutex_);
@@ -237,7 +245,7 @@ void Core::refill() {
         const Moving::Sent &next = loaded_.front();
         std::copy(next.frame.begin(), next.frame.end(), outbox_.tail());
         outbox_.push(next.vif, next.pair, static_cast<uint32_t>(next.frame.size()), next.offload,
-                     next.counted);
+                     next.counted, next.segment);
         loaded_.pop_front();
     }
 }
@@ -249,13 +257,15 @@ void Core::announce() {
         if (!board_.vif(n).present())
             continue;
         const Mac &mac = board_.vif(n).mac();
-        std::array<uint8_t, 60> frame{};
-        std::fill_n(frame.begin(), mac.size(), uint8_t{0xff});
+        std::array<uint8_t, vnet_header_size + 60> bytes{};
+        uint8_t *frame = bytes.data() + vnet_header_size;
+        std::fill_n(frame, mac.size(), uint8_t{0xff});
         constexpr std::array<uint8_t, 10> head = {0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3};
-        std::copy(head.begin(), head.end(), frame.begin() + 12);
+        std::copy(head.begin(), head.end(), frame + 12);
         for (ptrdiff_t at : {6, 22, 32})
-            std::copy(mac.begin(), mac.end(), frame.begin() + at);
-        iovec iov = {frame.data(), frame.size()};
+            std::copy(mac.begin(), mac.end(), frame + at);
+        size_t header = board_.port().carries_offloads() ? vnet_header_size : 0;
+        iovec iov = {frame - header, header + 60};
         Verdict verdict = Verdict::Pending;
         // Once, and best effort: it is not the guest's frame, so nothing counts it.
         board_.port().send({&iov, 1}, {&verdict, 1});
@@ -278,9 +288,11 @@ struct LoadedVif {
     std::array<uint64_t, SVIO_STAT_COUNT> counters{};
     std::array<std::array<LoadedQueue, 2>, SVIO_MAX_QUEUE_PAIRS> queues;
     RssState rss = Rss().save();
+    uint64_t rx_offloads = SVIO_F_RX_OFFLOADS;
     bool found = false;
     bool counted = false;
     bool spread = false;
+    bool offloads = false;
 };
 
 /// Reads a whole state and checks it against a board, without changing that.
@@ -307,8 +319,9 @@ class Loader {
     void read_section(const StateSection &section) {
         StateReader in(section.payload);
         bool known = true;
-        // Of a frame that is being sent: 2 has its offload fields.
-        bool fits = section.version == 1 || (section.tag == sent_tag && section.version == 2);
+        // Of a frame on its way: 2 has its offload fields.
+        bool moving_frame = section.tag == sent_tag || section.tag == received_tag;
+        bool fits = section.version == 1 || (moving_frame && section.version == 2);
         version_ = section.version;
         if (fits)
             known = read_known(section.tag, in);
@@ -324,8 +337,8 @@ class Loader {
     }
 
     static bool is_known(uint32_t tag) {
-        constexpr std::array tags = {vif_tag, vif_counters_tag, queue_tag,    queue_counters_tag,
-                                     rss_tag, sent_tag,         received_tag, signal_tag};
+        constexpr std::array tags = {vif_tag,     vif_counters_tag, queue_tag,    queue_counters_tag, rss_tag,
+                                     offload_tag, sent_tag,         received_tag, signal_tag};
         return std::find(tags.begin(), tags.end(), tag) != tags.end();
     }
 
@@ -345,6 +358,9 @@ class Loader {
             return true;
         case rss_tag:
             read_rss(in);
+            return true;
+        case offload_tag:
+            read_offloads(in);
             return true;
         case sent_tag:
             read_sent(in);
@@ -382,6 +398,15 @@ class Loader {
         require(!std::exchange(vif.spread, true), "a part of the state comes twice");
         vif.rss.fields(in);
         Rss::check(vif.rss, board_.vif(index).pairs());
+    }
+
+    // The same.
+    void read_offloads(StateReader &in) {
+        LoadedVif &vif = vifs[read_index(in)];
+        require(!std::exchange(vif.offloads, true), "a part of the state comes twice");
+        in(vif.rx_offloads);
+        require((vif.rx_offloads & ~uint64_t{SVIO_F_RX_OFFLOADS}) == 0,
+                "the state uses unknown receive offloads");
     }
 
     void read_vif_counters(StateReader &in) {
@@ -427,12 +452,18 @@ class Loader {
         return {frame.begin(), frame.end()};
     }
 
-    static Offload read_offload(StateReader &in) {
+    static Offload read_offload(StateReader &in, uint32_t &segment) {
         Offload offload;
         offload.fields(in);
+        in(segment);
         constexpr uint32_t known = SVIO_ENTRY_CSUM | SVIO_ENTRY_CSUM_OK | SVIO_ENTRY_SEG | SVIO_ENTRY_VLAN;
         require((offload.flags & ~known) == 0, "a frame of the state has an unknown offload");
         return offload;
+    }
+
+    static void check_offload(const Offload &offload, uint32_t segment, size_t length) {
+        require(offload_fits(offload, length), "offload fields of the state point outside of their frame");
+        require(segment < frames_of(offload, length), "a frame of the state is cut beyond its end");
     }
 
     void read_sent(StateReader &in) {
@@ -441,18 +472,25 @@ class Loader {
         bool counted;
         in(counted);
         Offload offload;
+        uint32_t segment = 0;
         if (version_ >= 2)
-            offload = read_offload(in);
-        moving.sent.push_back({&board_.vif(index), pair, counted, read_frame(in), offload});
+            offload = read_offload(in, segment);
+        moving.sent.push_back({&board_.vif(index), pair, counted, read_frame(in), offload, segment});
         size_t length = moving.sent.back().frame.size();
-        require(offload_fits(offload, length), "offload fields of the state point outside of their frame");
-        require(length > 0 && length <= SVIO_MESSAGE_MAX, "a frame of the state has a length out of range");
+        check_offload(offload, segment, length);
+        require(length > 0 && length <= SVIO_MESSAGE_MAX + vlan_tag_size,
+                "a frame of the state has a length out of range");
         require(moving.sent.size() <= sent_max, "the state has more frames than a device can hold");
     }
 
     void read_received(StateReader &in) {
         Vif &vif = board_.vif(read_index(in));
-        moving.received.push_back({&vif, read_frame(in), false});
+        Offload offload;
+        uint32_t segment = 0;
+        if (version_ >= 2)
+            offload = read_offload(in, segment);
+        moving.received.push_back({&vif, read_frame(in), false, offload, segment});
+        check_offload(offload, segment, moving.received.back().frame.size());
         require(moving.received.size() <= received_max, "the state has more frames than a device can hold");
     }
 
@@ -518,6 +556,10 @@ std::vector<uint8_t> Board::save() {
         spread(n);
         vif.rss().save().fields(spread);
         out.add(rss_tag, 1, spread.bytes);
+        StateWriter offloads;
+        offloads(n);
+        offloads(vif.rx_offloads());
+        out.add(offload_tag, 1, offloads.bytes);
         for (uint32_t pair = 0; pair < vif.pairs(); pair++) {
             add_queue(out, n, pair, SVIO_SEND, vif.pair(pair).send, clock_);
             add_queue(out, n, pair, SVIO_RECEIVE, vif.pair(pair).receive, clock_);
@@ -525,27 +567,32 @@ std::vector<uint8_t> Board::save() {
     }
     Core::Moving moving;
     // The oldest of all. Whose it is does not matter any more: it is counted.
-    if (std::vector<uint8_t> kept = port_->kept(); !kept.empty())
-        moving.sent.push_back({vifs_.front().get(), 0, true, std::move(kept)});
+    if (PortFrame kept = port_->kept(); !kept.frame.empty())
+        moving.sent.push_back({vifs_.front().get(), 0, true, std::move(kept.frame), kept.offload});
     for (auto &core : cores_)
         core->save(moving);
     // Behind all backlogs: a core looks at its port last.
-    for (std::vector<uint8_t> &frame : port_->pending())
-        moving.received.push_back({vifs_.front().get(), std::move(frame), false});
+    uint32_t segment = cores_.back()->port_segment();
+    for (PortFrame &next : port_->pending())
+        moving.received.push_back(
+            {vifs_.front().get(), std::move(next.frame), false, next.offload, std::exchange(segment, 0)});
     for (auto &sent : moving.sent) {
         StateWriter part;
         part(index_of(sent.vif));
         part(sent.pair);
         part(sent.counted);
         sent.offload.fields(part);
+        part(sent.segment);
         part.raw(sent.frame);
         out.add(sent_tag, 2, part.bytes);
     }
-    for (const auto &received : moving.received) {
+    for (auto &received : moving.received) {
         StateWriter part;
         part(index_of(received.vif));
+        received.offload.fields(part);
+        part(received.segment);
         part.raw(received.frame);
-        out.add(received_tag, 1, part.bytes);
+        out.add(received_tag, 2, part.bytes);
     }
     for (const auto &signal : moving.signals) {
         StateWriter part;
@@ -574,6 +621,7 @@ void Board::load(std::span<const uint8_t> state) {
         purge(vif);
         vif.load(from.state);
         vif.load_rss(from.rss);
+        vif.use_rx_offloads(from.rx_offloads);
         set_counters(vif.counters, from.counters);
         for (unsigned pair = 0; pair < vif.pairs(); pair++) {
             auto take = [&](Queue &queue, const LoadedQueue &loaded) {

@@ -74,7 +74,7 @@ void Core::hand_over(Vif &vif, unsigned pair, Core &to) {
     leave(vif, pair);
     outbox_.take(&vif, pair, [&](const Staged &frame, std::span<const uint8_t> data) {
         to.loaded_.push_back(
-            {frame.vif, frame.pair, frame.counted, {data.begin(), data.end()}, frame.offload});
+            {frame.vif, frame.pair, frame.counted, {data.begin(), data.end()}, frame.offload, frame.segment});
     });
     for (const Moving::Sent &sent : loaded_) {
         if (sent.vif == &vif && sent.pair == pair)
@@ -237,18 +237,20 @@ bool Core::serve_receive_port() {
     bool any = false;
     hold_port_ = false;
     for (size_t n = 0; n < batch && port.fill(); n++) {
-        Vif::Arrival arrival;
-        Vif::Delivery outcome = vif.receive(port.front(), arrival);
+        Vif::Arrival arrival{.segment = port_segment_};
+        Vif::Delivery outcome =
+            vif.receive(Message(port.front(), port.front_offload()), arrival, Vif::Terms{});
+        if (arrival.delivered != 0)
+            note_delivered(vif, arrival.pair);
+        port_segment_ = outcome == Vif::Delivery::Full ? arrival.segment : 0;
         if (outcome == Vif::Delivery::Full) {
             hold_port_ = true;
             note_lack(vif, arrival);
             break;
         }
         counters.add(CoreSwitched);
-        if (outcome == Vif::Delivery::Delivered) {
+        if (outcome == Vif::Delivery::Delivered)
             counters.add(CoreDelivered);
-            note_delivered(vif, arrival.pair);
-        }
         port.pop();
         pace_.received(1);
         any = true;
@@ -273,12 +275,13 @@ void Core::flush_port_at(uint64_t time) {
     wake(); // a sleeping core would not come to know of it
 }
 
-bool Core::push_backlog(Vif &vif, std::vector<uint8_t> frame, bool sorted) {
+bool Core::push_backlog(Vif &vif, std::vector<uint8_t> frame, const Offload &offload, uint32_t segment,
+                        bool sorted) {
     {
         std::lock_guard guard(backlog_mutex_);
         if (backlog_.size() == backlog_max)
             return false;
-        backlog_.push_back({&vif, std::move(frame), sorted});
+        backlog_.push_back({&vif, std::move(frame), sorted, offload, segment});
         backlog_size_.store(backlog_.size(), std::memory_order_release);
     }
     counters.add(CoreBacklogged);
@@ -304,18 +307,19 @@ bool Core::drain_backlog() {
         }
         Backlogged &next = backlog_.front(); // stays put: only this core pops, and push_back moves nothing
         guard.unlock();
-        Vif::Arrival arrival;
-        Vif::Delivery outcome = next.vif->receive(Message(next.frame), arrival,
+        Vif::Arrival arrival{.segment = next.segment};
+        Vif::Delivery outcome = next.vif->receive(Message(next.frame, next.offload), arrival,
                                                   {.filtered = !next.sorted, .patient = !board_.shared()});
+        if (arrival.delivered != 0)
+            note_delivered(*next.vif, arrival.pair);
         if (outcome == Vif::Delivery::Full) {
+            next.segment = arrival.segment;
             note_lack(*next.vif, arrival);
             return any;
         }
         counters.add(CoreSwitched);
-        if (outcome == Vif::Delivery::Delivered) {
+        if (outcome == Vif::Delivery::Delivered)
             counters.add(CoreDelivered);
-            note_delivered(*next.vif, arrival.pair);
-        }
         any = true;
         guard.lock();
         backlog_.pop_front();
@@ -327,45 +331,96 @@ bool Core::drain_outbox() {
     return !outbox_.empty() && send_outbox();
 }
 
+// Why the port cannot have it, SVIO_STAT_COUNT: it can.
+svio_stat Core::refusal(const Staged &frame) const {
+    const Offload &offload = frame.offload;
+    size_t length = frame.length;
+    if (offload.has(SVIO_ENTRY_SEG))
+        length = std::min<size_t>(length, size_t{offload.seg_header} + offload.seg_size);
+    if (frame.length < SVIO_FRAME_MIN)
+        return SVIO_STAT_DROP_TX_RUNT;
+    if (length > board_.port().max_frame())
+        return SVIO_STAT_DROP_TX_OVERSIZE;
+    if (!frame.vif->link_up())
+        return SVIO_STAT_DROP_TX_LINK_DOWN;
+    if (offload.has(SVIO_ENTRY_SEG) && !Segmenter({outbox_.data(frame), frame.length}, offload).valid())
+        return SVIO_STAT_DROP_TX_OFFLOAD;
+    return SVIO_STAT_COUNT;
+}
+
+// Segments from the next one on, as many as there is room for. False: not all.
+bool Core::offer_pieces(Staged &frame, Offer &to) {
+    constexpr size_t room = 2 * size_t{SVIO_MESSAGE_MAX};
+    if (pieces_.empty())
+        pieces_.resize(room);
+    Segmenter cut({outbox_.data(frame), frame.length}, frame.offload);
+    Staged piece = frame;
+    for (; piece.segment < cut.count(); piece.segment++) {
+        size_t length = cut.length(piece.segment);
+        if (to.count == Outbox::max_frames || to.cut + length > room)
+            return false;
+        cut.write(piece.segment, pieces_.data() + to.cut);
+        to.frames[to.count] = {pieces_.data() + to.cut, length};
+        to.of[to.count] = piece;
+        to.last[to.count++] = piece.segment + 1 == cut.count();
+        to.cut += (length + 63) & ~size_t{63};
+    }
+    return true;
+}
+
+// As the port takes it. False: it is full for this time.
+bool Core::offer(Staged &frame, Offer &to) {
+    if (to.count == Outbox::max_frames)
+        return false;
+    size_t header = 0;
+    uint8_t *data = outbox_.data(frame);
+    if (board_.port().carries_offloads()) {
+        header = vnet_header_size;
+        write_vnet_header({data, frame.length}, frame.offload, data - header);
+    } else if (frame.offload.has(SVIO_ENTRY_SEG)) {
+        return offer_pieces(frame, to);
+    } else if (frame.offload.has(SVIO_ENTRY_CSUM)) {
+        insert_checksum({data, frame.length}, frame.offload);
+    }
+    to.frames[to.count] = {data - header, frame.length + header};
+    to.of[to.count] = frame;
+    to.last[to.count++] = true;
+    return true;
+}
+
 // True if any frame left. The guest lock is held if the port wants it.
 bool Core::send_outbox() {
-    Port &port = board_.port();
-    std::array<iovec, Outbox::max_frames> iov;
-    std::array<Verdict, Outbox::max_frames> verdicts{};
-    std::span<Staged> frames = outbox_.frames();
-    size_t n = 0;
-    for (Staged &frame : frames) {
-        svio_stat reason = SVIO_STAT_COUNT;
-        if (frame.length < SVIO_FRAME_MIN)
-            reason = SVIO_STAT_DROP_TX_RUNT;
-        else if (frame.length > port.max_frame())
-            reason = SVIO_STAT_DROP_TX_OVERSIZE;
-        else if (!frame.vif->link_up())
-            reason = SVIO_STAT_DROP_TX_LINK_DOWN;
+    Offer offered;
+    for (Staged &frame : outbox_.frames()) {
+        if (frame.offload.has(SVIO_ENTRY_VLAN)) {
+            insert_vlan(outbox_.data(frame), frame.offload);
+            frame.offset -= vlan_tag_size;
+            frame.length += vlan_tag_size;
+        }
+        svio_stat reason = refusal(frame);
         if (reason != SVIO_STAT_COUNT) {
-            if (n != 0)
+            if (offered.count != 0)
                 break; // what is before it goes first
             frame.vif->counters.add(reason);
             outbox_.pop(1);
             return true;
         }
-        if (frame.offload.has(SVIO_ENTRY_CSUM))
-            insert_checksum({outbox_.data(frame), frame.length}, frame.offload);
-        iov[n++] = {outbox_.data(frame), frame.length};
+        if (!offer(frame, offered))
+            break;
     }
-    std::array<Staged, Outbox::max_frames> offered;
-    std::copy_n(frames.begin(), n, offered.begin());
-    port.send(std::span(iov).first(n), std::span(verdicts).first(n));
-    return settle(std::span(offered).first(n), std::span(verdicts).first(n));
+    std::array<Verdict, Outbox::max_frames> verdicts{};
+    board_.port().send(std::span(offered.frames).first(offered.count),
+                       std::span(verdicts).first(offered.count));
+    return settle(offered, verdicts);
 }
 
 // Takes what the port has dealt with out of the outbox. A netdev may lead to a card whose interrupt is a
 // write to our registers: a reset inside of send() has taken that VIF's frames out already, and counted them.
-bool Core::settle(std::span<const Staged> offered, std::span<const Verdict> verdicts) {
+bool Core::settle(const Offer &offered, std::span<const Verdict> verdicts) {
     size_t dealt = 0;
     bool purged = false;
-    for (; dealt < offered.size() && verdicts[dealt] != Verdict::Pending; dealt++) {
-        const Staged &frame = offered[dealt];
+    for (; dealt < offered.count && verdicts[dealt] != Verdict::Pending; dealt++) {
+        const Staged &frame = offered.of[dealt];
         if (outbox_.empty() || outbox_.frames().front() != frame) {
             purged = true;
             continue;
@@ -375,14 +430,18 @@ bool Core::settle(std::span<const Staged> offered, std::span<const Verdict> verd
             vif.add(SVIO_STAT_DROP_TX_PORT_ERROR);
         } else if (!frame.counted) {
             vif.add(SVIO_STAT_TX_FRAMES);
-            vif.add(SVIO_STAT_TX_BYTES, frame.length);
+            vif.add(SVIO_STAT_TX_BYTES, offered.frames[dealt].iov_len -
+                                            (board_.port().carries_offloads() ? vnet_header_size : 0));
         }
         counters.add(CoreSwitched);
-        outbox_.pop(1);
+        if (offered.last[dealt])
+            outbox_.pop(1);
+        else
+            outbox_.frames().front().segment++;
     }
     if (dealt != 0)
         stuck_since_ = 0;
-    if (dealt < offered.size() && !purged)
+    if (dealt < offered.count && !purged)
         counters.add(CorePortBlocked);
     return dealt != 0;
 }

@@ -12,6 +12,7 @@
 #include "queue.hpp"
 #include "vif.hpp"
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -57,7 +58,8 @@ class Core {
     /// The pauser's half: returns when the core is not active.
     void wait_inactive();
     /// A frame whose receive queue is busy. False: the backlog is full. Guest lock held.
-    bool push_backlog(Vif &vif, std::vector<uint8_t> frame, bool sorted = false);
+    bool push_backlog(Vif &vif, std::vector<uint8_t> frame, const Offload &offload = {}, uint32_t segment = 0,
+                      bool sorted = false);
     /// True: frames wait already, so this one must wait in the port; flush_receive() follows.
     bool behind_backlog();
     /// A frame that the port holds back is to be offered again at this time at the latest.
@@ -71,6 +73,7 @@ class Core {
             bool counted; ///< as sent
             std::vector<uint8_t> frame;
             Offload offload{};
+            uint32_t segment = 0; ///< that goes next
         };
         struct Signal {
             Vif *vif;
@@ -80,12 +83,15 @@ class Core {
             Vif *vif;
             std::vector<uint8_t> frame;
             bool sorted = false; ///< the switch has decided that it is for this VIF
+            Offload offload{};
+            uint32_t segment = 0; ///< that goes next
         };
         std::vector<Sent> sent;         ///< completed in their send queues, and not yet with the port
         std::vector<Received> received; ///< taken from the port, and not yet delivered
         std::vector<Signal> signals;    ///< decided, and not yet raised
     };
     void save(Moving &to);
+    uint32_t port_segment() const { return port_segment_; }
     /// Before what it finds by itself.
     void load(Moving &&from);
     /// Paused: forgets a VIF's frames; returns those that its send queues had given.
@@ -129,7 +135,6 @@ class Core {
     Outcome forward(Client &client, Client::Part &part, SendQueue &queue);
     Switch::Way decide(Vif &vif, std::span<const uint8_t> head) const;
     bool may_stage();
-    bool resolve(Vif &vif, SendQueue &queue, std::span<const uint8_t> head);
     bool stage(Client &client, unsigned pair, SendQueue &queue, std::span<const uint8_t> head, size_t skip,
                std::span<const uint8_t> &body);
     bool deliver(Vif &from, SendQueue &queue, const Switch::Way &way, const Switch::Heads &heads, size_t skip,
@@ -139,7 +144,7 @@ class Core {
     void publish();
     void note_due(uint64_t time);
     bool serve_switched_port();
-    bool receive_switched(std::span<const uint8_t> frame);
+    bool receive_switched(std::span<const uint8_t> frame, const Offload &offload);
 
     void run();
     template <typename Work> bool while_active(Work work);
@@ -159,7 +164,18 @@ class Core {
     void raise_unlocked();
     bool flush();
     bool send_outbox();
-    bool settle(std::span<const Staged> offered, std::span<const Verdict> verdicts);
+    /// What a port is offered at once: frames as it takes them.
+    struct Offer {
+        std::array<iovec, Outbox::max_frames> frames;
+        std::array<Staged, Outbox::max_frames> of; ///< the message that each is, or is a piece of
+        std::array<bool, Outbox::max_frames> last; ///< piece of it
+        size_t count = 0;
+        size_t cut = 0; ///< bytes of pieces
+    };
+    svio_stat refusal(const Staged &frame) const;
+    bool offer(Staged &frame, Offer &to);
+    bool offer_pieces(Staged &frame, Offer &to);
+    bool settle(const Offer &offered, std::span<const Verdict> verdicts);
     bool drop_stalled();
     uint64_t stall_time() const;
     void refill();
@@ -202,6 +218,9 @@ class Core {
     std::atomic<uint64_t> flush_port_at_{0}; // ... or for want of a buffer, until this time
     Pace pace_;
     Outbox outbox_;
+    std::vector<uint8_t> pieces_;     // of messages that a port takes in segments, while it is offered them
+    size_t head_length_ = 0;          // of the message in chain_, before the switch has changed its tag
+    uint32_t port_segment_ = 0;       // of the frame at the port's front: the next that its VIF gets
     std::deque<Moving::Sent> loaded_; // came with a state, and go through the outbox first
     std::atomic<bool> announce_{false};
     std::vector<Signal> signals_;

@@ -246,11 +246,16 @@ Core::Outcome Core::forward(Client &client, Client::Part &part, SendQueue &queue
     Vif &vif = *client.vif;
     if (chain_.flags & SVIO_ENTRY_LOOP)
         return loop(client, part, queue);
-    std::array<uint8_t, head_size> copy;
-    std::span<const uint8_t> head = std::span(copy).first(std::min<size_t>(chain_.length, copy.size()));
+    std::array<uint8_t, vlan_tag_size + head_size> copy;
+    const size_t skip = std::min<size_t>(chain_.length, head_size);
+    std::span<const uint8_t> head = std::span(copy).subspan(vlan_tag_size, skip);
     // Once, and from here on nothing but the copy is looked at or delivered: the guest may change its own.
-    if (!queue.copy(vif.memory(), chain_, 0, head.size(), copy.data()))
+    if (!queue.copy(vif.memory(), chain_, 0, skip, copy.data() + vlan_tag_size))
         return Outcome::Empty;
+    if (chain_.offload.has(SVIO_ENTRY_VLAN)) { // the switch goes by tags
+        insert_vlan(copy.data() + vlan_tag_size, chain_.offload);
+        head = std::span(copy).first(skip + vlan_tag_size);
+    }
     Switch::Way way = decide(vif, head);
     cost_ = cost_of(chain_) * std::max<int64_t>(way.slots.size(), 1);
     if (way.dropped()) {
@@ -261,30 +266,14 @@ Core::Outcome Core::forward(Client &client, Client::Part &part, SendQueue &queue
     if (way.port && (bypass_ || !may_stage()))
         return Outcome::Waits;
     std::span<const uint8_t> body; // all but the head, if the device has a copy of it
-    if (!way.slots.empty() && chain_.offload.has(SVIO_ENTRY_CSUM)) {
-        if (!resolve(vif, queue, head))
-            return Outcome::Empty;
-        head = std::span(bounce_).first(head.size());
-        body = std::span(bounce_).subspan(head.size(), chain_.length - head.size());
-    }
     Switch::Heads heads(way, head);
-    if (way.port && !stage(client, part.pair, queue, heads.seen(true), head.size(), body))
+    head_length_ = head.size();
+    if (way.port && !stage(client, part.pair, queue, heads.seen(true), skip, body))
         return Outcome::Empty;
-    if (!way.slots.empty() && !deliver(vif, queue, way, heads, head.size(), body))
+    if (!way.slots.empty() && !deliver(vif, queue, way, heads, skip, body))
         return Outcome::Empty;
     complete(part, queue);
     return Outcome::Sent;
-}
-
-// Into bounce_, with nothing left to do to it.
-bool Core::resolve(Vif &vif, SendQueue &queue, std::span<const uint8_t> head) {
-    bounce_.resize(SVIO_MESSAGE_MAX);
-    std::copy(head.begin(), head.end(), bounce_.begin());
-    if (!queue.copy(vif.memory(), chain_, head.size(), chain_.length - head.size(),
-                    bounce_.data() + head.size()))
-        return false;
-    insert_checksum(std::span(bounce_).first(chain_.length), chain_.offload);
-    return true;
 }
 
 // For the port. Afterwards `body` is in the outbox.
@@ -300,9 +289,8 @@ bool Core::stage(Client &client, unsigned pair, SendQueue &queue, std::span<cons
         return false;
     body = {to, rest};
     // A tag that the switch has put in or taken out moves what is behind it.
-    Offload offload = chain_.offload;
-    offload.csum_start = static_cast<uint16_t>(offload.csum_start + head.size() - skip);
-    outbox_.push(client.vif, pair, static_cast<uint32_t>(head.size() + rest), offload);
+    outbox_.push(client.vif, pair, static_cast<uint32_t>(head.size() + rest),
+                 moved(chain_.offload, head.size(), head_length_));
     if (board_.port_rate().limited())
         board_.port_rate().spend(index_, chain_.length);
     return true;
@@ -319,13 +307,14 @@ bool Core::deliver(Vif &from, SendQueue &queue, const Switch::Way &way, const Sw
         Vif::Arrival arrival;
         Message message = body.size() == rest ? Message(head, body)
                                               : Message(head, from.memory(), chain_.all(), skip, rest);
+        message.offload = moved(chain_.offload, head.size(), head_length_);
         auto outcome =
             whole ? to.receive(message, arrival, {.filtered = false, .patient = false, .from_vif = true})
                   : Vif::Delivery::Broken;
-        if (outcome == Vif::Delivery::Delivered) {
+        if (outcome == Vif::Delivery::Delivered)
             counters.add(CoreDelivered);
+        if (arrival.delivered != 0)
             note_delivered(to, arrival.pair);
-        }
         whole = outcome != Vif::Delivery::Broken; // all else is counted over there
         // Two VIFs that talk to each other: see Pace.
         replies_ += last_to_ == from.config().slot;
@@ -379,10 +368,11 @@ bool Core::serve_switched_port() {
     bool any = false;
     hold_port_ = false;
     for (size_t n = 0; n < batch && port.fill(); n++) {
-        if (!receive_switched(port.front())) {
+        if (!receive_switched(port.front(), port.front_offload())) {
             hold_port_ = true;
             break;
         }
+        port_segment_ = 0;
         counters.add(CoreSwitched);
         port.pop();
         pace_.received(1);
@@ -392,7 +382,7 @@ bool Core::serve_switched_port() {
 }
 
 // False: to be held back, as its VIF is the only one.
-bool Core::receive_switched(std::span<const uint8_t> frame) {
+bool Core::receive_switched(std::span<const uint8_t> frame, const Offload &offload) {
     if (frame.size() < SVIO_FRAME_MIN) {
         board_.count_unclaimed();
         return true;
@@ -405,20 +395,24 @@ bool Core::receive_switched(std::span<const uint8_t> frame) {
     bool taken = true;
     way.slots.each([&](unsigned slot) {
         Vif &vif = board_.vif(slot);
-        Vif::Arrival arrival;
+        Vif::Arrival arrival{.segment = board_.shared() ? 0 : port_segment_};
         Message message(heads.seen(board_.table().sees_tags(slot)), frame.subspan(head.size()));
+        message.offload = moved(offload, message.head.size(), head.size());
         switch (vif.receive(message, arrival, {.filtered = false, .patient = !board_.shared()})) {
         case Vif::Delivery::Delivered:
             counters.add(CoreDelivered);
             note_delivered(vif, arrival.pair);
             break;
         case Vif::Delivery::Full:
+            port_segment_ = arrival.segment;
             note_lack(vif, arrival);
             taken = false;
             break;
         default:
             break;
         }
+        if (arrival.delivered != 0)
+            note_delivered(vif, arrival.pair);
     });
     return taken;
 }

@@ -3,6 +3,8 @@
 /// the outside may want around some of them. Nothing here knows QEMU.
 #pragma once
 
+#include "offload.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -92,6 +94,12 @@ class ThreadHooks {
 
 enum class Verdict : uint8_t { Pending, Sent, Failed };
 
+/// A frame that a port has for itself.
+struct PortFrame {
+    std::vector<uint8_t> frame;
+    Offload offload{};
+};
+
 /// The wire.
 class Port {
   public:
@@ -101,11 +109,14 @@ class Port {
     /// Pending are offered again; it then says so by blocked().
     virtual void send(std::span<const iovec> frames, std::span<Verdict> verdicts) = 0;
     virtual bool blocked() const = 0;
+    /// Frames that are sent begin with a virtio_net_hdr, see offload.hpp: checksums and segments are others'
+    /// work.
+    virtual bool carries_offloads() const { return false; }
     /// Guest lock around send() and flush_receive().
     virtual bool wants_guest_lock() const { return false; }
     /// A frame that was Sent, and yet has not left: empty if there is none. It came back: send() sends it
     /// first.
-    virtual std::vector<uint8_t> kept() const { return {}; }
+    virtual PortFrame kept() const { return {}; }
     virtual bool wants_again() const { return false; }
     /// The VIF takes frames again after it refused one.
     virtual void flush_receive() {}
@@ -117,9 +128,10 @@ class Port {
     virtual bool native() const { return false; }
     virtual bool fill() { return false; }
     virtual std::span<const uint8_t> front() { return {}; }
+    virtual Offload front_offload() const { return {}; }
     virtual void pop() {}
     /// The frames from front() on, which nobody has popped.
-    virtual std::vector<std::vector<uint8_t>> pending() const { return {}; }
+    virtual std::vector<PortFrame> pending() const { return {}; }
     /// The machine is about to run here: take the wire, if another process had it meanwhile. On failure false
     /// and one sentence. The board is paused, as it is for release(): the machine has left for another
     /// process.

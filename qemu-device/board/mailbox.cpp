@@ -65,6 +65,8 @@ uint16_t Vif::execute(svio_command &command, const Caller &caller) {
         uint32_t mtu = command.u.set_mtu.mtu;
         return mtu >= SVIO_MTU_MIN && mtu <= config_.mtu_max ? SVIO_ST_OK : SVIO_ST_INVALID;
     }
+    case SVIO_OP_RX_OFFLOADS:
+        return set_rx_offloads(command);
     case SVIO_OP_RSS:
         return set_rss(command, caller);
     case SVIO_OP_QUEUE_PAIRS:
@@ -106,6 +108,16 @@ uint16_t Vif::identify(svio_command &command, const Caller &caller) {
     if (command.data_len < sizeof(told))
         return SVIO_ST_NO_SPACE;
     return reply(caller, command, &told, sizeof(told));
+}
+
+// Which of the accepted ones are used. Without a reset: a driver may be asked for it at any time.
+uint16_t Vif::set_rx_offloads(const svio_command &command) {
+    uint64_t wanted = command.u.rx_offloads.features;
+    if (!features_ok_ || (wanted & ~(driver_features_ & SVIO_F_RX_OFFLOADS)))
+        return SVIO_ST_INVALID;
+    Pause pause(host_);
+    use_rx_offloads(wanted);
+    return SVIO_ST_OK;
 }
 
 uint16_t Vif::set_mac(const svio_command &command) {

@@ -77,14 +77,14 @@ bool NativePort::fill() {
 }
 
 std::span<const uint8_t> NativePort::front() {
-    return {static_cast<const uint8_t *>(slot(next_).iov_base), lengths_[next_]};
+    return {static_cast<const uint8_t *>(slot(next_).iov_base) + header_, lengths_[next_]};
 }
 
-std::vector<std::vector<uint8_t>> NativePort::pending() const {
-    std::vector<std::vector<uint8_t>> frames;
+std::vector<PortFrame> NativePort::pending() const {
+    std::vector<PortFrame> frames;
     for (size_t n = next_; n < lengths_.size(); n++) {
-        const uint8_t *data = buffer_.data() + n * slot_size;
-        frames.emplace_back(data, data + lengths_[n]);
+        const uint8_t *data = buffer_.data() + n * slot_size + header_;
+        frames.push_back({{data, data + lengths_[n]}, offloads_[n]});
     }
     return frames;
 }
@@ -268,7 +268,7 @@ bool TapPort::attach(std::string &error) {
         return false;
     }
     ifreq request{};
-    request.ifr_flags = IFF_TAP | IFF_NO_PI;
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
     std::memcpy(request.ifr_name, name_.data(), name_.size());
     if (ioctl(fd_, TUNSETIFF, &request) < 0) {
         error = "cannot attach to the tap interface " + name_ + ": " + errno_text() +
@@ -276,7 +276,19 @@ bool TapPort::attach(std::string &error) {
         release();
         return false;
     }
+    take_offloads();
     return true;
+}
+
+// The host may leave checksums and segments to us: what a guest does not take is done on the board.
+void TapPort::take_offloads() {
+    int size = vnet_header_size;
+    ioctl(fd_, TUNSETVNETHDRSZ, &size); // of 2.6.34
+    header_ = vnet_header_size;
+    constexpr unsigned udp4 = 0x20, udp6 = 0x40; // TUN_F_USO4, _USO6, of Linux 6.2
+    constexpr unsigned long most = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+    if (ioctl(fd_, TUNSETOFFLOAD, most | udp4 | udp6) < 0)
+        ioctl(fd_, TUNSETOFFLOAD, most);
 }
 
 bool TapPort::activate(std::string &error) {
@@ -308,7 +320,13 @@ void TapPort::read_batch() {
         ssize_t n = read(fd_, to.iov_base, to.iov_len);
         if (n <= 0)
             return;
-        received(static_cast<size_t>(n));
+        auto *data = static_cast<const uint8_t *>(to.iov_base);
+        size_t length = static_cast<size_t>(n) < header_ ? 0 : static_cast<size_t>(n) - header_;
+        Offload offload;
+        // One in whose header there is no sense has no length, and is counted as such.
+        if (length != 0 && !read_vnet_header(data, {data + header_, length}, offload))
+            length = 0;
+        received(length, length != 0 ? offload : Offload{});
     }
 }
 

@@ -31,8 +31,9 @@ class NativePort : public Port {
     }
     bool fill() override;
     std::span<const uint8_t> front() override;
+    Offload front_offload() const override { return offloads_[next_]; }
     void pop() override { next_++; }
-    std::vector<std::vector<uint8_t>> pending() const override;
+    std::vector<PortFrame> pending() const override;
     bool blocked() const override { return blocked_; }
 
   protected:
@@ -43,7 +44,12 @@ class NativePort : public Port {
     virtual void send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) = 0;
     iovec slot(size_t n) { return {buffer_.data() + n * slot_size, slot_size}; }
     void forget_received() { next_ = lengths_.size(); }
-    void received(size_t length) { lengths_.push_back(length); }
+    /// Of what begins `header_` bytes into the next slot.
+    void received(size_t length, const Offload &offload = {}) {
+        offloads_[lengths_.size()] = offload;
+        lengths_.push_back(length);
+    }
+    size_t header_ = 0;
     std::atomic<bool> blocked_{false};
 
   private:
@@ -52,6 +58,7 @@ class NativePort : public Port {
     std::mutex send_mutex_;
     std::vector<uint8_t> buffer_;
     std::vector<size_t> lengths_;
+    std::array<Offload, batch> offloads_{};
     size_t next_ = 0;
 
   public:
@@ -102,6 +109,7 @@ class TapPort final : public NativePort {
     void release() override;
     int receive_fd() const override { return fd_; }
     int send_fd() const override { return fd_; }
+    bool carries_offloads() const override { return header_ != 0; }
 
   protected:
     void read_batch() override;
@@ -110,6 +118,7 @@ class TapPort final : public NativePort {
   private:
     TapPort() = default;
     bool attach(std::string &error);
+    void take_offloads();
 
     std::string name_;
     bool stale_ = false;      // what the interface has for us is from before the machine came here

@@ -205,8 +205,10 @@ bool Queue::signal_due(Clock &clock, bool now_or_never) {
 
 // ---- outbox ----
 
-void Outbox::push(Vif *vif, uint32_t pair, uint32_t length, const Offload &offload, bool counted) {
-    frames_.push_back({vif, pair, static_cast<uint32_t>(used_ + headroom), length, counted, offload});
+void Outbox::push(Vif *vif, uint32_t pair, uint32_t length, const Offload &offload, bool counted,
+                  uint32_t segment) {
+    frames_.push_back(
+        {vif, pair, static_cast<uint32_t>(used_ + headroom), length, counted, offload, segment});
     // The next frame starts on a cache line of its own.
     used_ += headroom + ((size_t{length} + 63) & ~size_t{63});
 }
@@ -537,6 +539,15 @@ ReceiveQueue::Result ReceiveQueue::deliver(GuestMemory &memory, const Message &m
         done.flags = (lap ? SVIO_ENTRY_POSTED | SVIO_ENTRY_DONE : 0) | (i + 1 < n ? SVIO_ENTRY_MORE : 0);
         if (i == 0)
             done.flags |= head_flags;
+        if (const Offload &offload = message.offload; i == 0 && offload.flags != 0) {
+            done.flags |= offload.flags;
+            done.csum_start = offload.csum_start;
+            done.csum_offset = offload.csum_offset;
+            done.seg_size = offload.seg_size;
+            done.seg_header = offload.seg_header;
+            done.vlan_tci = offload.vlan_tci;
+            done.seg_type = offload.seg_type;
+        }
         if (i == 0 && hash.type != SVIO_HASH_NONE) {
             done.hash = hash.value;
             done.hash_type = hash.type;

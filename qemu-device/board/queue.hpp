@@ -122,7 +122,8 @@ class Queue {
 /// A message to be delivered: its head in the device's own memory, where no guest can change it any more, and
 /// what follows either there or still in its sender's.
 struct Message {
-    explicit Message(std::span<const uint8_t> whole) : head(whole), size(whole.size()) {}
+    explicit Message(std::span<const uint8_t> whole, const Offload &fields = {})
+        : head(whole), size(whole.size()), offload(fields) {}
     Message(std::span<const uint8_t> first, std::span<const uint8_t> second)
         : head(first), tail(second), size(first.size() + second.size()) {}
     /// The tail: `entries` without their first `skip` bytes.
@@ -136,6 +137,7 @@ struct Message {
     std::span<const svio_entry> rest;
     size_t skip = 0;
     size_t size;
+    Offload offload{};
 
     /// All of it, in order. False: the sender's memory cannot be reached, or `taker` had enough.
     bool show(Taker &taker) const;
@@ -161,6 +163,7 @@ struct Staged {
     uint32_t length;
     bool counted; ///< as sent: by the device that this one has taken over from
     Offload offload;
+    uint32_t segment = 0; ///< the next one, where the port gets a message in pieces
     bool operator==(const Staged &) const = default;
 };
 
@@ -170,7 +173,8 @@ class Outbox {
     static constexpr size_t max_frames = 64;
     /// Before each frame, for what is put there on its way out: a cache line.
     static constexpr size_t headroom = 64;
-    static constexpr size_t slab_size = 4 * (size_t{SVIO_MESSAGE_MAX} + headroom) + max_frames * headroom;
+    static constexpr size_t slab_size =
+        4 * (size_t{SVIO_MESSAGE_MAX} + headroom) + (max_frames + 1) * headroom;
 
     Outbox() : slab_(slab_size) {}
     bool empty() const { return head_ == frames_.size(); }
@@ -180,10 +184,11 @@ class Outbox {
     }
     uint8_t *tail() { return slab_.data() + used_ + headroom; }
     void push(class Vif *vif, uint32_t pair, uint32_t length, const Offload &offload = {},
-              bool counted = false);
+              bool counted = false, uint32_t segment = 0);
     std::span<const Staged> frames() const { return std::span(frames_).subspan(head_); }
     std::span<Staged> frames() { return std::span(frames_).subspan(head_); }
     uint8_t *data(const Staged &frame) { return slab_.data() + frame.offset; }
+    const uint8_t *data(const Staged &frame) const { return slab_.data() + frame.offset; }
     void pop(size_t n);
     /// Removes what came from a queue pair, and hands it over.
     template <typename Visit> void take(const class Vif *vif, uint32_t pair, Visit visit) {
@@ -246,8 +251,9 @@ class SendQueue : public Queue {
 
 class ReceiveQueue : public Queue {
   public:
-    /// Broken: the sender's memory is out of reach; nothing was taken.
-    enum class Result { Delivered, Full, TooLong, Failed, Broken };
+    /// Broken: the sender's memory is out of reach; nothing was taken. Malformed: nothing that could be
+    /// delivered can be made of the message.
+    enum class Result { Delivered, Full, TooLong, Failed, Broken, Malformed };
 
     std::mutex mutex;
 

@@ -128,21 +128,25 @@ void Board::balance() {
 
 // ---- what a netdev pushes ----
 
-bool Board::receive(std::span<const uint8_t> frame) {
+bool Board::receive(std::span<const uint8_t> frame, const Offload &offload) {
     if (!cable())
-        return receive_switched(frame);
+        return receive_switched(frame, offload);
     Vif &vif = sole();
     Vif::Route route = vif.route(frame);
     Core &core = core_of(vif, route.pair);
     // When a machine stops, QEMU offers what waits in its own queues once more and then forgets it: keep it
     // here.
     if (paused())
-        return vif.active() && core.push_backlog(vif, {frame.begin(), frame.end()}, false);
+        return vif.active() && core.push_backlog(vif, {frame.begin(), frame.end()}, offload);
     if (core.behind_backlog())
         return false;
     Vif::Arrival arrival;
-    Vif::Delivery outcome = vif.receive_locked(Message(frame), route, arrival, Vif::Terms{});
-    if (outcome == Vif::Delivery::Busy && !core.push_backlog(vif, {frame.begin(), frame.end()}, false))
+    Vif::Delivery outcome = vif.receive_locked(Message(frame, offload), route, arrival, Vif::Terms{});
+    // Of one whose first segments were delivered the netdev would offer all of them again.
+    if (outcome == Vif::Delivery::Full && arrival.segment != 0)
+        outcome = Vif::Delivery::Busy;
+    if (outcome == Vif::Delivery::Busy &&
+        !core.push_backlog(vif, {frame.begin(), frame.end()}, offload, arrival.segment))
         vif.counters.add(SVIO_STAT_DROP_RX_BACKLOG);
     if (outcome == Vif::Delivery::Full && arrival.until != 0)
         core.flush_port_at(arrival.until);
@@ -151,7 +155,7 @@ bool Board::receive(std::span<const uint8_t> frame) {
 }
 
 // Guest lock held. The table is up to date but for changes under a pause that is still in force.
-bool Board::receive_switched(std::span<const uint8_t> frame) {
+bool Board::receive_switched(std::span<const uint8_t> frame, const Offload &offload) {
     if (frame.size() < SVIO_FRAME_MIN) {
         count_unclaimed();
         return true;
@@ -168,7 +172,9 @@ bool Board::receive_switched(std::span<const uint8_t> frame) {
     Switch::Heads heads(way, head);
     bool taken = true;
     way.slots.each([&](unsigned slot) {
-        taken &= offer(*vifs_[slot], Message(heads.seen(table_.sees_tags(slot)), rest));
+        Message message(heads.seen(table_.sees_tags(slot)), rest);
+        message.offload = moved(offload, message.head.size(), head.size());
+        taken &= offer(*vifs_[slot], message);
     });
     return taken;
 }
@@ -203,10 +209,12 @@ bool Board::offer(Vif &vif, const Message &message) {
     } else {
         outcome = vif.receive_locked(message, route, arrival, {.filtered = false, .patient = !shared()});
     }
+    if (outcome == Vif::Delivery::Full && arrival.segment != 0)
+        outcome = Vif::Delivery::Busy; // as above
     if (outcome == Vif::Delivery::Busy) {
         Collector whole;
         message.show(whole);
-        if (!core.push_backlog(vif, std::move(whole.bytes), true))
+        if (!core.push_backlog(vif, std::move(whole.bytes), message.offload, arrival.segment, true))
             vif.counters.add(SVIO_STAT_DROP_RX_BACKLOG);
     }
     if (outcome == Vif::Delivery::Full && arrival.until != 0)

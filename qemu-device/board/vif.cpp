@@ -54,6 +54,7 @@ void Vif::stop_queues() {
     vlans_.reset();
     host_.filters_changed();
     rss_.reset();
+    rx_offloads_ = SVIO_F_RX_OFFLOADS;
     for (Pair &pair : pairs_) {
         pair.full_since = 0;
         for (Queue *queue : {static_cast<Queue *>(&pair.send), static_cast<Queue *>(&pair.receive)}) {
@@ -94,7 +95,8 @@ void Vif::accept_features() {
     features_ok_ = true;
     Pause pause(host_); // a queue may have been enabled already
     for (Pair &pair : pairs_)
-        pair.send.features = pair.receive.features = driver_features_;
+        pair.send.features = driver_features_;
+    use_rx_offloads(rx_offloads_);
 }
 
 void Vif::set_link(bool up) {
@@ -586,8 +588,7 @@ bool Vif::may_wait(Pair &pair, uint64_t &until) {
 }
 
 // The pair's mutex is held.
-Vif::Delivery Vif::conclude(ReceiveQueue::Result result, const Message &message, Arrival &arrival,
-                            const Terms &terms) {
+Vif::Delivery Vif::conclude(ReceiveQueue::Result result, Arrival &arrival, const Terms &terms) {
     Pair &pair = pairs_[arrival.pair];
     switch (result) {
     case ReceiveQueue::Result::Full:
@@ -601,54 +602,43 @@ Vif::Delivery Vif::conclude(ReceiveQueue::Result result, const Message &message,
     case ReceiveQueue::Result::Failed:
         counters.add(SVIO_STAT_DROP_RX_QUEUE_ERROR);
         return Delivery::Dropped;
+    case ReceiveQueue::Result::Malformed:
+        counters.add(SVIO_STAT_DROP_RX_OFFLOAD);
+        return Delivery::Dropped;
     case ReceiveQueue::Result::Broken:
         return Delivery::Broken;
     case ReceiveQueue::Result::Delivered:
         break;
     }
-    pair.full_since = 0;
-    counters.add(SVIO_STAT_RX_FRAMES);
-    counters.add(SVIO_STAT_RX_BYTES, message.size);
-    if (terms.from_vif)
-        counters.add(SVIO_STAT_SWITCHED_RX);
-    if (message.head[0] & 1)
-        counters.add(is_broadcast(message.head) ? SVIO_STAT_RX_BROADCAST : SVIO_STAT_RX_MULTICAST);
     return Delivery::Delivered;
 }
 
 Vif::Delivery Vif::receive(const Message &message, Arrival &arrival, const Terms &terms) {
     Route to = route(message.head);
-    arrival = {.pair = to.pair};
+    arrival = {.pair = to.pair, .segment = arrival.segment};
     if (!admits(message, to, terms))
         return Delivery::Dropped;
-    ReceiveQueue &queue = receive_queue(to.pair);
-    std::lock_guard lock(queue.mutex);
-    auto result = ReceiveQueue::Result::Failed;
-    if (queue.running())
-        result = queue.deliver(memory_, message, chains(), clock_, arrival.missing, terms.flags, to.hash);
-    return conclude(result, message, arrival, terms);
+    std::lock_guard lock(receive_queue(to.pair).mutex);
+    return conclude(put(message, arrival, to.hash, terms), arrival, terms);
 }
 
-void Vif::loop(std::span<uint8_t> frame, Offload offload, unsigned pair) {
-    counters.add(SVIO_STAT_LOOPED);
-    if (offload.has(SVIO_ENTRY_CSUM))
-        insert_checksum(frame, offload);
+void Vif::loop(std::span<const uint8_t> frame, const Offload &offload, unsigned pair) {
     Arrival arrival{.pair = pair};
-    const Message message(frame);
-    const Terms terms{.patient = false, .linked = false};
-    if (!admits(message, {.pair = pair, .hash = {}}, terms))
+    const Message message(frame, offload);
+    const Terms terms{.patient = false, .linked = false, .flags = SVIO_ENTRY_LOOP};
+    if (!admits(message, {.pair = pair, .hash = {}}, terms)) {
+        counters.add(SVIO_STAT_LOOPED);
         return;
-    ReceiveQueue &queue = receive_queue(pair);
-    std::lock_guard lock(queue.mutex);
-    auto result = ReceiveQueue::Result::Failed;
-    if (queue.running())
-        result = queue.deliver(memory_, message, chains(), clock_, arrival.missing, SVIO_ENTRY_LOOP);
-    conclude(result, message, arrival, terms);
+    }
+    std::lock_guard lock(receive_queue(pair).mutex);
+    Delivery delivery = conclude(put(message, arrival, {}, terms), arrival, terms);
+    // In pieces it counts as so many: those that were delivered, and the rest as one.
+    counters.add(SVIO_STAT_LOOPED, arrival.delivered + (delivery != Delivery::Delivered));
 }
 
 Vif::Delivery Vif::receive_locked(const Message &message, const Route &to, Arrival &arrival,
                                   const Terms &terms) {
-    arrival = {.pair = to.pair};
+    arrival = {.pair = to.pair, .segment = arrival.segment};
     if (!admits(message, to, terms))
         return Delivery::Dropped;
     ReceiveQueue &queue = receive_queue(to.pair);
@@ -659,13 +649,16 @@ Vif::Delivery Vif::receive_locked(const Message &message, const Route &to, Arriv
     // Once more whenever the buffer that lacked was posted while we armed: nobody would ring for it. A driver
     // cannot do that more often than a chain has entries, unless it plays games.
     for (unsigned tries = 0; tries <= SVIO_CHAIN_MAX && queue.running(); tries++) {
-        result = queue.deliver(memory_, message, chains(), clock_, arrival.missing, terms.flags, to.hash);
+        uint32_t segment = arrival.segment;
+        result = put(message, arrival, to.hash, terms);
         if (result != ReceiveQueue::Result::Full || !terms.patient || !queue.arm_bell(arrival.missing))
             break;
+        if (arrival.segment != segment)
+            tries = 0; // it goes on, and comes to an end
     }
-    bool signal = result == ReceiveQueue::Result::Delivered && queue.signal_due(clock_, true);
+    bool signal = arrival.delivered != 0 && queue.signal_due(clock_, true);
     uint32_t vector = queue.regs.vector;
-    Delivery delivery = conclude(result, message, arrival, terms);
+    Delivery delivery = conclude(result, arrival, terms);
     lock.unlock();
     if (signal)
         signals_.raise(vector);

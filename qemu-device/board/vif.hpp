@@ -160,9 +160,10 @@ class Pause {
 
 class Vif {
   public:
-    static constexpr uint64_t features = SVIO_F_CSUM_TX | SVIO_F_RX_CHAIN | SVIO_F_MODERATION |
-                                         SVIO_F_MULTICAST | SVIO_F_RX_HASH | SVIO_F_QOS_REQUEST |
-                                         SVIO_F_LOOPBACK;
+    static constexpr uint64_t features = SVIO_F_CSUM_TX | SVIO_F_CSUM_RX | SVIO_F_SEG_TCP4 | SVIO_F_SEG_TCP6 |
+                                         SVIO_F_SEG_UDP | SVIO_F_RX_SEG | SVIO_F_RX_CHAIN | SVIO_F_VLAN_TX |
+                                         SVIO_F_VLAN_RX | SVIO_F_MODERATION | SVIO_F_MULTICAST |
+                                         SVIO_F_RX_HASH | SVIO_F_QOS_REQUEST | SVIO_F_LOOPBACK;
     /// How long a frame may wait for a buffer of its pair, where other pairs' frames wait behind it.
     static constexpr uint64_t patience_ns = 20'000'000;
 
@@ -180,7 +181,8 @@ class Vif {
     struct Pair {
         SendQueue send;
         ReceiveQueue receive;
-        unsigned core = 0; ///< that serves it; changed while the board is paused
+        std::vector<uint8_t> scratch; ///< where a frame is made into what the driver takes; receive.mutex
+        unsigned core = 0;            ///< that serves it; changed while the board is paused
         /// What there was to do for it, in bytes and a part for each message; since the last take_work().
         std::atomic<uint64_t> work{0};
 
@@ -200,6 +202,9 @@ class Vif {
         unsigned pair = 0;
         uint32_t missing = 0; ///< Full: as in ReceiveQueue::deliver()
         uint64_t until = 0;   ///< Full: offered again at this time it is dropped, 0: never
+        /// Of a message that the driver gets in pieces, the next: given back when it is offered again.
+        uint32_t segment = 0;
+        uint32_t delivered = 0; ///< so many frames, now
     };
 
     Vif(const FunctionConfig &config, GuestMemory &memory, Signals &signals, Clock &clock, VifHost &host);
@@ -263,8 +268,11 @@ class Vif {
     }
     /// A frame that the driver sends to its own VIF, on the core that picked it up: to the pair that it was
     /// sent by. Never held back, and link or not.
-    void loop(std::span<uint8_t> frame, Offload offload, unsigned pair);
+    void loop(std::span<const uint8_t> frame, const Offload &offload, unsigned pair);
     ReceiveQueue &receive_queue(unsigned pair = 0) { return pairs_[pair].receive; }
+    uint64_t rx_offloads() const { return rx_offloads_; }
+    /// Paused.
+    void use_rx_offloads(uint64_t features);
     const Rss &rss() const { return rss_; }
     void load_rss(const RssState &state) { rss_.load(state); }
     Pair &pair(unsigned n) { return pairs_[n]; }
@@ -320,14 +328,24 @@ class Vif {
     uint16_t stats(svio_command &command, const Caller &caller);
     uint16_t set_queue_pairs(const svio_command &command);
     uint16_t set_rss(const svio_command &command, const Caller &caller);
+    uint16_t set_rx_offloads(const svio_command &command);
     uint16_t test_signal(const svio_command &command);
     static uint16_t reply(const Caller &caller, const svio_command &command, const void *data, size_t length);
 
     bool accepts(std::span<const uint8_t> frame) const;
     bool admits(const Message &message, const Route &route, const Terms &terms);
+    /// Puts an admitted message into a queue, in the form that its driver takes: vif_offload.cpp. The pair's
+    /// mutex is held. What was delivered is counted; what else became of it conclude() tells.
+    ReceiveQueue::Result put(const Message &message, Arrival &arrival, const FlowHash &hash,
+                             const Terms &terms);
+    ReceiveQueue::Result put_changed(const Message &message, Arrival &arrival, const FlowHash &hash,
+                                     const Terms &terms);
+    ReceiveQueue::Result put_pieces(const Message &message, Arrival &arrival, const FlowHash &hash,
+                                    const Terms &terms);
+    ReceiveQueue::Result put_frame(const Message &message, Arrival &arrival, const FlowHash &hash,
+                                   const Terms &terms);
     bool may_wait(Pair &pair, uint64_t &until);
-    Delivery conclude(ReceiveQueue::Result result, const Message &message, Arrival &arrival,
-                      const Terms &terms);
+    Delivery conclude(ReceiveQueue::Result result, Arrival &arrival, const Terms &terms);
     /// Features in force, which change while the board is paused.
     bool hashes() const { return pairs_[0].receive.features & SVIO_F_RX_HASH; }
     bool chains() const { return driver_features_ & SVIO_F_RX_CHAIN; }
@@ -348,6 +366,7 @@ class Vif {
     std::atomic<bool> port_up_{true};
     std::atomic<bool> link_up_{false};
     uint64_t driver_features_ = 0;
+    uint64_t rx_offloads_ = SVIO_F_RX_OFFLOADS; // those in use, if accepted
     uint32_t events_ = 0;
     uint32_t event_vector_ = SVIO_NO_VECTOR;
     std::array<uint32_t, mailbox_words> mailbox_{};

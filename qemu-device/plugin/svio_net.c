@@ -4,6 +4,8 @@
 
 #include "net/queue.h"
 
+#define SVIO_VNET_HEADER 12 /* struct virtio_net_hdr_mrg_rxbuf */
+
 static void svio_net_sent(NetClientState *nc, ssize_t result) {
     SvioNic *nic = qemu_get_nic_opaque(nc);
 
@@ -64,12 +66,30 @@ void svio_net_fill_host(SvioHost *host) {
     host->port_purge = svio_net_purge;
 }
 
+/* A tap, mostly: it takes checksums and segments from us, and leaves them to us. */
+static void svio_net_carry_offloads(SvioNic *nic) {
+    NetClientState *peer = qemu_get_queue(nic->nic)->peer;
+    bool uso;
+
+    if (!peer || !qemu_has_vnet_hdr(peer) || !qemu_has_vnet_hdr_len(peer, SVIO_VNET_HEADER)) {
+        return;
+    }
+    uso = qemu_has_uso(peer);
+    qemu_set_vnet_hdr_len(peer, SVIO_VNET_HEADER);
+    qemu_get_queue(nic->nic)->do_not_pad = true; /* it would take the header for a part of the frame */
+    qemu_set_offload(peer, 1, 1, 1, 1, 0, uso, uso);
+    svio_board_pause(nic->board);
+    svio_board_port_carries_offloads(nic->board);
+    svio_board_resume(nic->board);
+}
+
 void svio_net_start(SvioNic *nic) {
     DeviceState *dev = DEVICE(nic);
 
     nic->nic = qemu_new_nic(&svio_net_info, &nic->conf, object_get_typename(OBJECT(nic)), dev->id,
                             &dev->mem_reentrancy_guard, nic);
     qemu_format_nic_info_str(qemu_get_queue(nic->nic), nic->conf.macaddr.a);
+    svio_net_carry_offloads(nic);
 }
 
 void svio_net_stop(SvioNic *nic) {

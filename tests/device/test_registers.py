@@ -41,8 +41,9 @@ class Registers(DeviceCase):
         self.assertEqual(read(abi.SVIO_REG_STATUS), abi.SVIO_STATUS_READY | abi.SVIO_STATUS_LINK_UP)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_LO),
                          abi.SVIO_F_RX_CHAIN | abi.SVIO_F_MODERATION | abi.SVIO_F_MULTICAST
-                         | abi.SVIO_F_RX_HASH | abi.SVIO_F_LOOPBACK | abi.SVIO_F_CSUM_TX
-                         | abi.SVIO_F_QOS_REQUEST)
+                         | abi.SVIO_F_RX_HASH | abi.SVIO_F_LOOPBACK | abi.SVIO_F_CSUM_TX | abi.SVIO_F_CSUM_RX
+                         | abi.SVIO_F_SEG_TCP4 | abi.SVIO_F_SEG_TCP6 | abi.SVIO_F_SEG_UDP | abi.SVIO_F_RX_SEG
+                         | abi.SVIO_F_VLAN_TX | abi.SVIO_F_VLAN_RX | abi.SVIO_F_QOS_REQUEST)
         self.assertEqual(read(abi.SVIO_REG_DEVICE_FEATURES_HI), 0)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_PAIRS), 1)
         self.assertEqual(read(abi.SVIO_REG_QUEUE_SIZE_HINT), 256)

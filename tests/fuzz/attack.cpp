@@ -29,6 +29,8 @@ void Attack::move(Move move) {
         return send_chain();
     case Move::SendGood:
         return send_good();
+    case Move::SendOffload:
+        return send_offload();
     case Move::ReceiveEntry:
         return entry(machine_.rx, false);
     case Move::ReceiveGood:
@@ -179,6 +181,37 @@ void Attack::send_good() {
         machine_.tx.post(frame, {1 + pieces / 2u % 13});
     else
         machine_.tx.post(frame);
+}
+
+void Attack::send_offload() {
+    uint8_t kind = in_.u8(), what = in_.u8();
+    Packet packet{.ip6 = (kind & 1) != 0,
+                  .udp = (kind & 2) != 0,
+                  .vlan = std::vector<unsigned>(kind >> 2 & 3, 0x8007),
+                  .options4 = (kind >> 4 & 3) * 4u,
+                  .extension6 = (kind >> 4 & 3) * 8u,
+                  .options_tcp = (kind >> 6) * 4u,
+                  .tcp_flags = in_.u8(),
+                  .payload = in_.u8() % 100u};
+    Frame frame = packet.make(++sequence_ & 0xffff);
+    Offload offload = what & 1 ? packet.seg(1 + in_.u8() % 40u) : packet.csum();
+    if (what & 2) {
+        offload.flags |= SVIO_ENTRY_VLAN;
+        offload.vlan_tci = in_.u16();
+    }
+    if (what & 4)
+        offload.flags |= SVIO_ENTRY_LOOP;
+    // Something that is not right, in the headers or in the fields.
+    if (what & 8)
+        frame[in_.u8() % frame.size()] ^= in_.u8();
+    uint16_t *const fields[] = {&offload.csum_start, &offload.csum_offset, &offload.seg_size,
+                                &offload.seg_header};
+    if (what & 16)
+        *fields[in_.u8() & 3] = what & 32 ? in_.u16() : in_.u8();
+    if (what & 64)
+        offload.seg_type = in_.u8() & 7;
+    uint32_t split = 1 + in_.u8() % static_cast<uint32_t>(frame.size());
+    machine_.tx.post(frame, {split}, offload);
 }
 
 void Attack::offer() {

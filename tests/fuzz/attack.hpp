@@ -10,6 +10,7 @@ enum class Move : uint8_t {
     SendEntry,    ///< any entry, any place of the send ring
     SendChain,    ///< a chain of plausible entries
     SendGood,     ///< a message as it should be
+    SendOffload,  ///< a packet with offload fields, most of them right
     ReceiveEntry, ///< any entry, any place of the receive ring
     ReceiveGood,  ///< buffers as they should be
     Offer,        ///< the wire has a frame
@@ -48,6 +49,7 @@ class Attack {
     void entry(Ring &ring, bool is_send);
     void send_chain();
     void send_good();
+    void send_offload();
     void offer();
     void access_register();
     void setup();

@@ -6,6 +6,7 @@
 
 #include "../unit/driver.hpp"
 #include "guarded_ram.hpp"
+#include "offload_model.hpp"
 
 namespace svio::fuzz {
 
@@ -74,6 +75,7 @@ class Machine {
         uint32_t end = 0;    ///< position after it
         bool looped = false; ///< back to the VIF itself
         svio_entry head{};
+        std::vector<Frame> frames{}; ///< on the wire
     };
     struct Expected {
         std::vector<Message> messages;
@@ -104,6 +106,7 @@ class Machine {
     uint64_t stat(unsigned which) const { return vif_->counters.get(which); }
     uint64_t dropped(unsigned first, unsigned last) const;
     uint64_t dropped_sending() const;
+    uint64_t dropped_receiving() const;
     uint64_t features(uint32_t low_register);
     size_t held() const { return push_ ? push_->held.size() : polled_->incoming.size(); }
 
@@ -117,6 +120,7 @@ class Machine {
     uint64_t features_ = 0;     ///< in force
     std::deque<Frame> pending_; ///< taken from the send queue, not yet sent or dropped
     bool lost_track_ = false;   ///< of pending_, until the next reset
+    bool in_pieces_ = false;    ///< some of them are segments
     std::vector<Range> buffers_;
     const Range *command_data_ = nullptr;
     bool tampered_ = false;  ///< counters came from a state that somebody changed,

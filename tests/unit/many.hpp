@@ -72,7 +72,7 @@ class ManyRig {
     void bring_up(unsigned slot, uint64_t extra = 0) {
         Station &s = stations[slot];
         used_ = slot * per_vif(options_);
-        uint64_t features = Vif::features | extra;
+        uint64_t features = (Vif::features & ~SVIO_F_VLAN_RX) | extra;
         write(slot, SVIO_REG_DRIVER_FEATURES_LO, static_cast<uint32_t>(features));
         write(slot, SVIO_REG_DRIVER_FEATURES_HI, static_cast<uint32_t>(features >> 32));
         write(slot, SVIO_REG_CONTROL, SVIO_CONTROL_FEATURES_OK);

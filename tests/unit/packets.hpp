@@ -61,9 +61,15 @@ struct Packet {
 
     unsigned pseudo_sum(const Frame &frame, size_t transport) const {
         unsigned sum = reference_sum(frame.data() + l3() + (ip6 ? 8 : 12), ip6 ? 32 : 8);
-        uint8_t rest[8] = {0, 0, 0, static_cast<uint8_t>(transport >> 16), static_cast<uint8_t>(transport >> 8),
-                           static_cast<uint8_t>(transport), 0, static_cast<uint8_t>(udp ? 17 : 6)};
-        return reference_sum(rest + (ip6 ? 0 : 0), 8, sum);
+        uint8_t rest[8] = {0,
+                           0,
+                           0,
+                           static_cast<uint8_t>(transport >> 16),
+                           static_cast<uint8_t>(transport >> 8),
+                           static_cast<uint8_t>(transport),
+                           0,
+                           static_cast<uint8_t>(udp ? 17 : 6)};
+        return reference_sum(rest, 8, sum);
     }
 
     void fill_lengths(Frame &frame) const {
@@ -82,8 +88,8 @@ struct Packet {
     /// The checksum as it must be on the wire.
     void finish(Frame &frame) const {
         put16(frame, field(), 0);
-        unsigned sum = reference_sum(frame.data() + l4(), frame.size() - l4(),
-                                     pseudo_sum(frame, frame.size() - l4()));
+        unsigned sum =
+            reference_sum(frame.data() + l4(), frame.size() - l4(), pseudo_sum(frame, frame.size() - l4()));
         put16(frame, field(), sum == 0xffff ? 0xffff : ~sum & 0xffff);
     }
     /// As a driver hands it over: the pseudo header's sum in the checksum field.
@@ -132,6 +138,36 @@ struct Packet {
         Frame frame = make(seed);
         finish(frame);
         return frame;
+    }
+    /// The frames that it stands for when it is cut into pieces of `size` bytes.
+    std::vector<Frame> segments(size_t size, uint32_t seed = 0) const {
+        Frame data = random_bytes(payload, seed);
+        std::vector<Frame> frames;
+        for (size_t at = 0; at < payload; at += size) {
+            Packet piece = *this;
+            piece.payload = std::min(size, payload - at);
+            piece.sequence = static_cast<uint32_t>(sequence + at);
+            piece.id = (id + static_cast<unsigned>(frames.size())) & 0xffff;
+            if (at != 0)
+                piece.tcp_flags &= ~0x80u;
+            if (at + size < payload)
+                piece.tcp_flags &= ~0x09u;
+            Frame frame = piece.headers(seed);
+            frame.insert(frame.end(), data.begin() + static_cast<ptrdiff_t>(at),
+                         data.begin() + static_cast<ptrdiff_t>(at + piece.payload));
+            piece.fill_lengths(frame);
+            piece.finish(frame);
+            frames.push_back(frame);
+        }
+        return frames;
+    }
+    Offload seg(size_t size) const {
+        Offload offload = csum();
+        offload.flags |= SVIO_ENTRY_SEG;
+        offload.seg_type = static_cast<uint8_t>(udp ? SVIO_SEG_UDP : ip6 ? SVIO_SEG_TCP6 : SVIO_SEG_TCP4);
+        offload.seg_size = static_cast<uint16_t>(size);
+        offload.seg_header = static_cast<uint16_t>(header());
+        return offload;
     }
     Offload csum() const {
         return {.flags = SVIO_ENTRY_CSUM,

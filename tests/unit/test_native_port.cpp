@@ -39,7 +39,9 @@ std::string error_of(const std::string &spec) {
 }
 
 Verdict send_one(Port &port, const Frame &frame) {
-    iovec iov = {const_cast<uint8_t *>(frame.data()), frame.size()};
+    Frame whole(port.carries_offloads() ? vnet_header_size : 0);
+    whole.insert(whole.end(), frame.begin(), frame.end());
+    iovec iov = {whole.data(), whole.size()};
     Verdict verdict = Verdict::Pending;
     port.send({&iov, 1}, {&verdict, 1});
     return verdict;

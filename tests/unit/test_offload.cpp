@@ -66,7 +66,8 @@ TEST_F(Checksum, InsertedAtEveryPlace) {
             Frame frame = random_bytes(length, seed++);
             rig.tx.post(frame, {}, asks(start, offset));
             rig.work();
-            ASSERT_EQ(rig.sent().back(), with_reference(frame, start, start + offset)) << length << " " << start;
+            ASSERT_EQ(rig.sent().back(), with_reference(frame, start, start + offset))
+                << length << " " << start;
         }
     }
     expect_state(SVIO_QERR_NONE);
@@ -107,12 +108,20 @@ TEST_F(Checksum, FieldsAtTheLimit) {
 }
 
 TEST_F(Checksum, FieldsOutsideOfTheMessageStopTheQueue) {
-    for (auto [start, offset] : {std::pair{63, 0}, {64, 0}, {0, 63}, {31, 32}, {0xffff, 0}, {0, 0xffff},
-                                 {0xffff, 0xffff}, {0xffff, 1}, {1, 0xffff}}) {
+    for (auto [start, offset] : {std::pair{63, 0},
+                                 {64, 0},
+                                 {0, 63},
+                                 {31, 32},
+                                 {0xffff, 0},
+                                 {0, 0xffff},
+                                 {0xffff, 0xffff},
+                                 {0xffff, 1},
+                                 {1, 0xffff}}) {
         rig.reset();
         rig.bring_up();
         size_t before = rig.sent().size();
-        rig.tx.post(random_bytes(64, 4), {20, 20}, asks(static_cast<size_t>(start), static_cast<size_t>(offset)));
+        rig.tx.post(random_bytes(64, 4), {20, 20},
+                    asks(static_cast<size_t>(start), static_cast<size_t>(offset)));
         expect_state(SVIO_QERR_OFFLOAD);
         EXPECT_EQ(rig.tx.done(), 0u);
         EXPECT_EQ(rig.sent().size(), before);
@@ -158,6 +167,8 @@ TEST_F(Checksum, OfAFrameThatIsLoopedBack) {
     Frame frame = packet.make(), wanted = packet.finished();
     std::copy(vif_mac.begin(), vif_mac.end(), frame.begin());
     std::copy(vif_mac.begin(), vif_mac.end(), wanted.begin());
+    rig.reset();
+    rig.bring_up(64, 2048, Vif::features & ~SVIO_F_CSUM_RX); // a driver that wants it done
     rig.rx.post(2);
     Offload offload = packet.csum();
     offload.flags |= SVIO_ENTRY_LOOP;

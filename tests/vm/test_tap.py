@@ -166,6 +166,22 @@ class TestTap(VmCase):
         for name in self.NETS:
             self.both_ways(name, 8)
 
+    def test_tap_offloads(self):
+        """Segments go unsplit both ways, and with each offload off TCP carries the same bytes."""
+        for name in self.NETS:
+            for words in ("tso off gso off tx off", "rx off", "rx on", "rx-gro-hw off",
+                          "rx-gro-hw on tx on gso on tso on"):
+                self.run_in(f"ethtool -K {name} {words}")
+                self.both_ways(name, 3)
+            before = self.host_counters(name), self.vif(name)
+            self.both_ways(name, 8)
+            after = self.host_counters(name), self.vif(name)
+            # From the host's side a message is a packet: 1448 bytes each would be 5793.
+            self.assertLess(after[0]["rx"]["packets"] - before[0]["rx"]["packets"], 5000)
+            self.assertLess(after[1]["tx_frames"] - before[1]["tx_frames"], 5000)
+            self.assertEqual(after[1]["drop_tx_port_error"], before[1]["drop_tx_port_error"])
+            self.assertEqual((after[1]["drop_tx_offload"], after[1]["drop_rx_offload"]), (0, 0))
+
     def test_tap_large_mtu(self):
         self.set_mtu(9000)
         for name, net in self.NETS.items():
