@@ -194,7 +194,8 @@ class Lab:
         words += [f"ip {where} link set {dev} {state}" for where, dev in ends]
         used = " ".join(f"vf{vif}" for vif in range(1, count + 1))
         words.append(f"for dev in {used}; do for try in $(seq 500); do "
-                     "read -r on </sys/class/net/$dev/carrier; [ $on = 1 ] && break; usleep 20000; done; done")
+                     "read -r on </sys/class/net/$dev/carrier; [ $on = 1 ] && break; usleep 20000; "
+                     "done; done")
         self.vm.run("\n".join(words), timeout=300, stdin=("\n".join(lines) + "\n").encode())
         return placed
 

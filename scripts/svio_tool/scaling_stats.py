@@ -39,9 +39,10 @@ def worst(errors):
 
 
 def vif_difference(before, after, counter):
-    """{slot: increase of this counter}; "before" and "after" are the board's counters."""
-    return {int(slot): vif[counter] - before["vifs"].get(slot, {}).get(counter, 0)
-            for slot, vif in after["vifs"].items()}
+    """{slot: increase of this counter} in the order of slots, which QEMU's dictionaries do not keep; "before"
+    and "after" are the board's counters."""
+    return {int(slot): after["vifs"][slot][counter] - before["vifs"].get(slot, {}).get(counter, 0)
+            for slot in sorted(after["vifs"], key=int)}
 
 
 def spread_flows(flows, vifs):
