@@ -81,7 +81,7 @@ TEST_F(Mailbox, NopAndUnknownOpcodes) {
     nop.flags = 0xffff; // not used
     EXPECT_EQ(run(nop), SVIO_ST_OK);
     for (unsigned opcode = 0; opcode < 0x10000; opcode += opcode >= 0x230 ? 257 : 1) {
-        bool known = opcode >= SVIO_OP_NOP && opcode <= SVIO_OP_TEST_SIGNAL &&
+        bool known = opcode >= SVIO_OP_NOP && opcode <= SVIO_OP_RX_OFFLOADS &&
                      opcode != SVIO_OP_QOS_REQUEST; // without management
         if (known)
             continue;

@@ -48,7 +48,7 @@ const std::map<uint32_t, uint32_t> read_only = {
     {SVIO_REG_ABI_VERSION, 0x10000},
     {SVIO_REG_FUNCTION, 0x80000000},
     {SVIO_REG_STATUS, SVIO_STATUS_READY | SVIO_STATUS_LINK_UP},
-    {SVIO_REG_DEVICE_FEATURES_LO, 0x4fff},
+    {SVIO_REG_DEVICE_FEATURES_LO, 0x5fff},
     {SVIO_REG_DEVICE_FEATURES_HI, 0},
     {SVIO_REG_QUEUE_PAIRS, 1},
     {SVIO_REG_QUEUE_SIZE_MAX, 4096},
@@ -262,7 +262,7 @@ TEST_F(Registers, AStartClearsTheDevicesWordsAndAStopForgetsPosition) {
 }
 
 TEST_F(Registers, FeatureNegotiation) {
-    uint64_t refused[] = {SVIO_F_QOS_REQUEST, SVIO_F_TIMESTAMP | SVIO_F_RX_CHAIN, SVIO_F_SHARED_SIGNALS,
+    uint64_t refused[] = {SVIO_F_TIMESTAMP, SVIO_F_TIMESTAMP | SVIO_F_RX_CHAIN, SVIO_F_SHARED_SIGNALS,
                           1ULL << 63, ~0ULL};
     for (uint64_t features : refused) {
         rig.write(SVIO_REG_DRIVER_FEATURES_LO, static_cast<uint32_t>(features));
@@ -287,7 +287,7 @@ TEST_F(Registers, FeatureNegotiation) {
 TEST_F(Registers, RunWithoutFeaturesIsIgnoredAndCounted) {
     expect_bad_write(SVIO_REG_CONTROL, SVIO_CONTROL_RUN);
     EXPECT_EQ(rig.read(SVIO_REG_STATUS) & SVIO_STATUS_RUNNING, 0u);
-    rig.write(SVIO_REG_DRIVER_FEATURES_LO, SVIO_F_QOS_REQUEST);
+    rig.write(SVIO_REG_DRIVER_FEATURES_LO, SVIO_F_TIMESTAMP);
     expect_bad_write(SVIO_REG_CONTROL, SVIO_CONTROL_RUN | SVIO_CONTROL_FEATURES_OK);
     EXPECT_EQ(rig.read(SVIO_REG_CONTROL), 0u);
     rig.write(SVIO_REG_DRIVER_FEATURES_LO, 0);
