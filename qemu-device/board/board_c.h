@@ -127,8 +127,8 @@ bool svio_board_link_up(SvioBoard *board, unsigned slot);
 bool svio_board_port_activate(SvioBoard *board, char **error);
 void svio_board_port_release(SvioBoard *board);
 
-/* What management knows, as JSON (SPEC.md 8.4): "vifs", "cores", "info" or "all". To be freed with free(); NULL: out
- * of memory, or before the start. */
+/* What management knows, as JSON (SPEC.md 8.4): "vifs", "cores", "info" or "all". To be freed with free();
+ * NULL: out of memory, or before the start. */
 char *svio_board_query(SvioBoard *board, const char *what);
 
 /* path: "vifs/0/queues/0/send/posted" */
