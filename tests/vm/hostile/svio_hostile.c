@@ -78,7 +78,9 @@ static u32 below(struct hand *hand, u32 n)
 
 static u32 in_arena(struct hand *hand, enum region region, u32 align)
 {
-	u32 offset = region * REGION_SIZE + below(hand, REGION_SIZE);
+	/* The last region ends the arena, and a card may write a whole message behind an address. */
+	u32 room = region == BUFFERS ? REGION_SIZE - SVIO_MESSAGE_MAX : REGION_SIZE;
+	u32 offset = region * REGION_SIZE + below(hand, room);
 
 	return lower_32_bits(hand->h->arena_dma) + (offset & ~(align - 1));
 }
