@@ -26,7 +26,7 @@ uint32_t Vif::status() const {
 void Vif::reset() {
     stop_queues();
     counters.add(SVIO_STAT_RESETS);
-    if (pairs_in_force_ != settings_.queue_pairs && present_) {
+    if (pairs() != settings_.queue_pairs && present_) {
         Pause pause(host_);
         pairs_in_force_ = settings_.queue_pairs;
         host_.settings_changed(*this);

@@ -277,7 +277,7 @@ class Vif {
     void load_rss(const RssState &state) { rss_.load(state); }
     Pair &pair(unsigned n) { return pairs_[n]; }
     /// In an empty slot none.
-    unsigned pairs() const { return pairs_in_force_; }
+    unsigned pairs() const { return pairs_in_force_.load(std::memory_order_relaxed); }
     bool has_error_news() const;
 
     GuestMemory &memory() { return memory_; }
@@ -359,7 +359,7 @@ class Vif {
     std::array<Pair, SVIO_MAX_QUEUE_PAIRS> pairs_;
     bool present_ = false;
     VifSettings settings_;
-    unsigned pairs_in_force_ = 0;
+    std::atomic<unsigned> pairs_in_force_{0}; // a core that is not active asks for news of errors
     bool features_ok_ = false;
     bool running_ = false;
     bool dma_ = false;
