@@ -171,7 +171,8 @@ void read_settings(const Json &set, svio_vif_config &config) {
         invalid("set is an object");
     config.mask = 0;
     for (const auto &[key, value] : set.items()) {
-        if (std::none_of(std::begin(settings), std::end(settings), [&](auto &s) { return key == s.key; }))
+        if (std::none_of(std::begin(settings), std::end(settings),
+                         [&name = key](auto &s) { return name == s.key; }))
             invalid("there is no setting " + key.substr(0, 40));
     }
     for (const Setting &setting : settings) {
