@@ -209,7 +209,10 @@ class TestMesonInstall(unittest.TestCase):
         self.assertEqual(files(self.destination), {f"usr/local/{name}" for name in {
             f"{LIBRARY}/svio.so", f"{LIBRARY}/svio-adapter.so", "bin/svio-wire-peer",
             "share/man/man1/svio-wire-peer.1", "include/svio/svio_abi.h", "share/doc/svio/README.md",
-            "share/doc/svio/SPEC.md", *(f"src/svio-{package.version()}/{name}" for name in DRIVER)}})
+            "share/doc/svio/SPEC.md", "bin/svioctl", "share/man/man1/svioctl.1",
+            "share/bash-completion/completions/svioctl", "include/svio/svio_client.hpp",
+            f"{Path(LIBRARY).parent}/libsvio-client.a", f"{Path(LIBRARY).parent}/pkgconfig/svio-client.pc",
+            *(f"src/svio-{package.version()}/{name}" for name in DRIVER)}})
 
     def test_qemu_loads_the_installed_plugin(self):
         status, said = realize(self.root / LIBRARY / "svio.so")
