@@ -7,6 +7,7 @@
 #include "shared_signals.hpp"
 #include "vif.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -78,8 +79,10 @@ class Board final : public VifHost {
     bool timed() const { return timed_.load(std::memory_order_relaxed); }
     const Switch &table() const { return table_; }
     PortRate &port_rate() { return port_rate_; }
-    /// A frame of the port that no VIF wants.
-    void count_unclaimed() { unclaimed_.fetch_add(1, std::memory_order_relaxed); }
+    /// Offers a frame of the port to each VIF that the switch names: `give` says whether it is done with it.
+    /// False if it is not for one of them. A frame that nobody wants is counted.
+    template <typename Give>
+    bool each_receiver(std::span<const uint8_t> frame, const Offload &offload, Give give);
     /// Is it time to look whether cores are loaded evenly? To one caller alone.
     bool balance_due();
     /// Moves at most one queue pair to another core. Guest lock held.
@@ -132,6 +135,8 @@ class Board final : public VifHost {
     void refresh_table();
     bool receive_switched(std::span<const uint8_t> frame, const Offload &offload);
     bool offer(Vif &vif, const Message &message);
+    bool settle(Vif &vif, Vif::Delivery outcome, const Vif::Arrival &arrival, const Message &message,
+                bool sorted);
 
     GuestLock &lock_;
     Clock &clock_;
@@ -155,5 +160,25 @@ class Board final : public VifHost {
     bool started_ = false;
     Supervisor *supervisor_ = nullptr;
 };
+
+template <typename Give>
+bool Board::each_receiver(std::span<const uint8_t> frame, const Offload &offload, Give give) {
+    std::span<const uint8_t> head = frame.first(std::min(frame.size(), head_size));
+    Switch::Way way;
+    if (frame.size() >= SVIO_FRAME_MIN)
+        way = table_.from_port(head);
+    if (way.slots.empty()) {
+        unclaimed_.fetch_add(1, std::memory_order_relaxed);
+        return true;
+    }
+    Switch::Heads heads(way, head);
+    bool done = true;
+    way.slots.each([&](unsigned slot) {
+        Message message(heads.seen(table_.sees_tags(slot)), frame.subspan(head.size()));
+        message.offload = moved(offload, message.head.size(), head.size());
+        done &= give(*vifs_[slot], message);
+    });
+    return done;
+}
 
 } // namespace svio

@@ -238,10 +238,7 @@ bool Core::serve_receive_port() {
     hold_port_ = false;
     for (size_t n = 0; n < batch && port.fill(); n++) {
         Vif::Arrival arrival{.segment = port_segment_};
-        Vif::Delivery outcome =
-            vif.receive(Message(port.front(), port.front_offload()), arrival, Vif::Terms{});
-        if (arrival.delivered != 0)
-            note_delivered(vif, arrival.pair);
+        Vif::Delivery outcome = give(vif, Message(port.front(), port.front_offload()), arrival, Vif::Terms{});
         port_segment_ = outcome == Vif::Delivery::Full ? arrival.segment : 0;
         if (outcome == Vif::Delivery::Full) {
             hold_port_ = true;
@@ -249,13 +246,21 @@ bool Core::serve_receive_port() {
             break;
         }
         counters.add(CoreSwitched);
-        if (outcome == Vif::Delivery::Delivered)
-            counters.add(CoreDelivered);
         port.pop();
         pace_.received(1);
         any = true;
     }
     return any;
+}
+
+// A message to a VIF, by this core, which will signal what was delivered.
+Vif::Delivery Core::give(Vif &vif, const Message &message, Vif::Arrival &arrival, const Vif::Terms &terms) {
+    Vif::Delivery outcome = vif.receive(message, arrival, terms);
+    if (arrival.delivered != 0)
+        note_delivered(vif, arrival.pair);
+    if (outcome == Vif::Delivery::Delivered)
+        counters.add(CoreDelivered);
+    return outcome;
 }
 
 void Core::note_lack(Vif &vif, const Vif::Arrival &arrival) {
@@ -308,18 +313,14 @@ bool Core::drain_backlog() {
         Backlogged &next = backlog_.front(); // stays put: only this core pops, and push_back moves nothing
         guard.unlock();
         Vif::Arrival arrival{.segment = next.segment};
-        Vif::Delivery outcome = next.vif->receive(Message(next.frame, next.offload), arrival,
-                                                  {.filtered = !next.sorted, .patient = !board_.shared()});
-        if (arrival.delivered != 0)
-            note_delivered(*next.vif, arrival.pair);
+        Vif::Delivery outcome = give(*next.vif, Message(next.frame, next.offload), arrival,
+                                     {.filtered = !next.sorted, .patient = !board_.shared()});
         if (outcome == Vif::Delivery::Full) {
             next.segment = arrival.segment;
             note_lack(*next.vif, arrival);
             return any;
         }
         counters.add(CoreSwitched);
-        if (outcome == Vif::Delivery::Delivered)
-            counters.add(CoreDelivered);
         any = true;
         guard.lock();
         backlog_.pop_front();

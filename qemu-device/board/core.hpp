@@ -158,6 +158,7 @@ class Core {
     bool drain_backlog();
     void note_lack(Vif &vif, const Vif::Arrival &arrival);
     void note_delivered(Vif &vif, unsigned pair);
+    Vif::Delivery give(Vif &vif, const Message &message, Vif::Arrival &arrival, const Vif::Terms &terms);
     bool drain_outbox();
     void collect_signals(bool now_or_never);
     void raise_signals();

@@ -308,14 +308,10 @@ bool Core::deliver(Vif &from, SendQueue &queue, const Switch::Way &way, const Sw
         Message message = body.size() == rest ? Message(head, body)
                                               : Message(head, from.memory(), chain_.all(), skip, rest);
         message.offload = moved(chain_.offload, head.size(), head_length_);
-        auto outcome =
-            whole ? to.receive(message, arrival, {.filtered = false, .patient = false, .from_vif = true})
-                  : Vif::Delivery::Broken;
-        if (outcome == Vif::Delivery::Delivered)
-            counters.add(CoreDelivered);
-        if (arrival.delivered != 0)
-            note_delivered(to, arrival.pair);
-        whole = outcome != Vif::Delivery::Broken; // all else is counted over there
+        // All but a message that cannot be read is counted over there.
+        whole =
+            whole && give(to, message, arrival, {.filtered = false, .patient = false, .from_vif = true}) !=
+                         Vif::Delivery::Broken;
         // Two VIFs that talk to each other: see Pace.
         replies_ += last_to_ == from.config().slot;
         last_to_ = slot;
@@ -383,38 +379,15 @@ bool Core::serve_switched_port() {
 
 // False: to be held back, as its VIF is the only one.
 bool Core::receive_switched(std::span<const uint8_t> frame, const Offload &offload) {
-    if (frame.size() < SVIO_FRAME_MIN) {
-        board_.count_unclaimed();
-        return true;
-    }
-    std::span<const uint8_t> head = frame.first(std::min(frame.size(), head_size));
-    Switch::Way way = board_.table().from_port(head);
-    if (way.slots.empty())
-        board_.count_unclaimed();
-    Switch::Heads heads(way, head);
-    bool taken = true;
-    way.slots.each([&](unsigned slot) {
-        Vif &vif = board_.vif(slot);
+    return board_.each_receiver(frame, offload, [this](Vif &vif, const Message &message) {
         Vif::Arrival arrival{.segment = board_.shared() ? 0 : port_segment_};
-        Message message(heads.seen(board_.table().sees_tags(slot)), frame.subspan(head.size()));
-        message.offload = moved(offload, message.head.size(), head.size());
-        switch (vif.receive(message, arrival, {.filtered = false, .patient = !board_.shared()})) {
-        case Vif::Delivery::Delivered:
-            counters.add(CoreDelivered);
-            note_delivered(vif, arrival.pair);
-            break;
-        case Vif::Delivery::Full:
-            port_segment_ = arrival.segment;
-            note_lack(vif, arrival);
-            taken = false;
-            break;
-        default:
-            break;
-        }
-        if (arrival.delivered != 0)
-            note_delivered(vif, arrival.pair);
+        Vif::Delivery outcome = give(vif, message, arrival, {.filtered = false, .patient = !board_.shared()});
+        if (outcome != Vif::Delivery::Full)
+            return true;
+        port_segment_ = arrival.segment;
+        note_lack(vif, arrival);
+        return false;
     });
-    return taken;
 }
 
 } // namespace svio

@@ -141,42 +141,17 @@ bool Board::receive(std::span<const uint8_t> frame, const Offload &offload) {
     if (core.behind_backlog())
         return false;
     Vif::Arrival arrival;
-    Vif::Delivery outcome = vif.receive_locked(Message(frame, offload), route, arrival, Vif::Terms{});
-    // Of one whose first segments were delivered the netdev would offer all of them again.
-    if (outcome == Vif::Delivery::Full && arrival.segment != 0)
-        outcome = Vif::Delivery::Busy;
-    if (outcome == Vif::Delivery::Busy &&
-        !core.push_backlog(vif, {frame.begin(), frame.end()}, offload, arrival.segment))
-        vif.counters.add(SVIO_STAT_DROP_RX_BACKLOG);
-    if (outcome == Vif::Delivery::Full && arrival.until != 0)
-        core.flush_port_at(arrival.until);
-    vif.report_errors();
-    return outcome != Vif::Delivery::Full;
+    Message message(frame, offload);
+    Vif::Delivery outcome = vif.receive_locked(message, route, arrival, Vif::Terms{});
+    return settle(vif, outcome, arrival, message, false);
 }
 
 // Guest lock held. The table is up to date but for changes under a pause that is still in force.
 bool Board::receive_switched(std::span<const uint8_t> frame, const Offload &offload) {
-    if (frame.size() < SVIO_FRAME_MIN) {
-        count_unclaimed();
-        return true;
-    }
     if (paused())
         refresh_table();
-    std::span<const uint8_t> head = frame.first(std::min(frame.size(), head_size));
-    std::span<const uint8_t> rest = frame.subspan(head.size());
-    Switch::Way way = table_.from_port(head);
-    if (way.slots.empty()) {
-        count_unclaimed();
-        return true;
-    }
-    Switch::Heads heads(way, head);
-    bool taken = true;
-    way.slots.each([&](unsigned slot) {
-        Message message(heads.seen(table_.sees_tags(slot)), rest);
-        message.offload = moved(offload, message.head.size(), head.size());
-        taken &= offer(*vifs_[slot], message);
-    });
-    return taken;
+    return each_receiver(frame, offload,
+                         [this](Vif &vif, const Message &message) { return offer(vif, message); });
 }
 
 namespace {
@@ -197,7 +172,7 @@ bool Board::offer(Vif &vif, const Message &message) {
     Vif::Route route = vif.route(message.head);
     Core &core = core_of(vif, route.pair);
     Vif::Delivery outcome = Vif::Delivery::Busy;
-    Vif::Arrival arrival;
+    Vif::Arrival arrival{.pair = route.pair};
     if (paused()) {
         if (!vif.active()) {
             vif.counters.add(SVIO_STAT_DROP_RX_NOT_RUNNING);
@@ -209,12 +184,20 @@ bool Board::offer(Vif &vif, const Message &message) {
     } else {
         outcome = vif.receive_locked(message, route, arrival, {.filtered = false, .patient = !shared()});
     }
+    return settle(vif, outcome, arrival, message, true);
+}
+
+// What becomes of a message that the netdev has offered to a VIF: see offer().
+bool Board::settle(Vif &vif, Vif::Delivery outcome, const Vif::Arrival &arrival, const Message &message,
+                   bool sorted) {
+    Core &core = core_of(vif, arrival.pair);
+    // Of one whose first segments were delivered the netdev would offer all of them again.
     if (outcome == Vif::Delivery::Full && arrival.segment != 0)
-        outcome = Vif::Delivery::Busy; // as above
+        outcome = Vif::Delivery::Busy;
     if (outcome == Vif::Delivery::Busy) {
         Collector whole;
         message.show(whole);
-        if (!core.push_backlog(vif, std::move(whole.bytes), message.offload, arrival.segment, true))
+        if (!core.push_backlog(vif, std::move(whole.bytes), message.offload, arrival.segment, sorted))
             vif.counters.add(SVIO_STAT_DROP_RX_BACKLOG);
     }
     if (outcome == Vif::Delivery::Full && arrival.until != 0)
