@@ -65,6 +65,35 @@ struct Ring {
     }
 };
 
+/// Calls the cores of a board without threads, and `more`, until none of them finds anything.
+template <typename More> void work_until_idle(Board &board, More more) {
+    for (unsigned rounds = 0; rounds < 100'000; rounds++) {
+        bool found = more();
+        for (unsigned n = 0; n < board.cores(); n++)
+            found |= board.core(n).round();
+        if (!found)
+            return;
+    }
+    FAIL() << "there is work for ever";
+}
+inline void work_until_idle(Board &board) {
+    work_until_idle(board, [] { return false; });
+}
+
+/// Runs a mailbox command; it becomes its answer. `read(offset)` and `write(offset, value)` are the
+/// function's.
+template <typename Read, typename Write> void run_mailbox(svio_command &command, Read read, Write write) {
+    uint32_t words[16];
+    static_assert(sizeof(words) == sizeof(command));
+    std::memcpy(words, &command, sizeof(words));
+    for (uint32_t i = 0; i < 16; i++)
+        write(SVIO_REG_MAILBOX + 4 * i, words[i]);
+    write(SVIO_REG_MAILBOX_BELL, 1);
+    for (uint32_t i = 0; i < 16; i++)
+        words[i] = read(SVIO_REG_MAILBOX + 4 * i);
+    std::memcpy(&command, words, sizeof(words));
+}
+
 /// Writes a queue's registers and enables it. `device` has set_queue(direction, register, value).
 template <typename Device>
 void program_queue(Device &device, unsigned direction, const Ring &ring, unsigned vector) {
@@ -278,15 +307,25 @@ class Rig {
     void reset() { write(SVIO_REG_CONTROL, SVIO_CONTROL_RESET); }
 
     /// Calls the cores, where they have no threads, until nothing is left to do.
-    void work() {
-        for (unsigned rounds = 0; rounds < 100'000; rounds++) {
-            bool found = false;
-            for (unsigned n = 0; n < board->cores(); n++)
-                found |= board->core(n).round();
-            if (!found)
-                return;
+    void work() { work_until_idle(*board); }
+    /// A command of the guest; it becomes its answer.
+    uint16_t command(svio_command &command) {
+        run_mailbox(
+            command, [this](uint32_t offset) { return read(offset); },
+            [this](uint32_t offset, uint32_t value) { write(offset, value); });
+        EXPECT_EQ(read(SVIO_REG_MAILBOX_STATE), uint32_t{SVIO_MAILBOX_DONE});
+        return command.status;
+    }
+    /// Takes the state of another board over, as after a migration, and returns it.
+    std::vector<uint8_t> take_over(Rig &other) {
+        std::vector<uint8_t> state;
+        {
+            std::lock_guard guard(other.lock);
+            state = other.board->save();
         }
-        FAIL() << "the cores find work for ever";
+        std::lock_guard guard(lock);
+        board->load(state);
+        return state;
     }
     /// What a core without work does, short of the wait.
     bool sleep(unsigned n = 0) { return board->core(n).prepare_sleep(); }

@@ -124,15 +124,9 @@ class ManagedBoard {
     /// A command of the guest in that slot.
     uint16_t mailbox(unsigned slot, svio_command &command) {
         command.slot = SVIO_SLOT_SELF;
-        uint32_t words[16];
-        static_assert(sizeof(words) == sizeof(command));
-        std::memcpy(words, &command, sizeof(words));
-        for (uint32_t i = 0; i < 16; i++)
-            write(slot, SVIO_REG_MAILBOX + 4 * i, words[i]);
-        write(slot, SVIO_REG_MAILBOX_BELL, 1);
-        for (uint32_t i = 0; i < 16; i++)
-            words[i] = read(slot, SVIO_REG_MAILBOX + 4 * i);
-        std::memcpy(&command, words, sizeof(command));
+        run_mailbox(
+            command, [&](uint32_t offset) { return read(slot, offset); },
+            [&](uint32_t offset, uint32_t value) { write(slot, offset, value); });
         return command.status;
     }
     uint16_t guest_sets_mac(unsigned slot, const Mac &mac) {
@@ -144,14 +138,7 @@ class ManagedBoard {
 
     /// Management and cores, where they have no threads, until nothing is left to do.
     void work() {
-        for (unsigned rounds = 0; rounds < 100'000; rounds++) {
-            bool found = core->step();
-            for (unsigned n = 0; n < board->cores(); n++)
-                found |= board->core(n).round();
-            if (!found)
-                return;
-        }
-        FAIL() << "there is work for ever";
+        work_until_idle(*board, [this] { return core->step(); });
     }
 
     BigLock lock;

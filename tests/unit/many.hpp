@@ -102,12 +102,10 @@ class ManyRig {
     }
     void command(unsigned slot, svio_command command) {
         command.slot = SVIO_SLOT_SELF;
-        uint32_t words[16];
-        std::memcpy(words, &command, sizeof(words));
-        for (uint32_t i = 0; i < 16; i++)
-            write(slot, SVIO_REG_MAILBOX + 4 * i, words[i]);
-        write(slot, SVIO_REG_MAILBOX_BELL, 1);
-        ASSERT_EQ(read(slot, SVIO_REG_MAILBOX + 4) >> 16, uint32_t{SVIO_ST_OK});
+        run_mailbox(
+            command, [&](uint32_t offset) { return read(slot, offset); },
+            [&](uint32_t offset, uint32_t value) { write(slot, offset, value); });
+        ASSERT_EQ(command.status, SVIO_ST_OK);
     }
     void rx_mode(unsigned slot, uint32_t flags) {
         svio_command c{};
@@ -131,16 +129,7 @@ class ManyRig {
         vif(slot).apply(settings);
     }
 
-    void work() {
-        for (unsigned rounds = 0; rounds < 100'000; rounds++) {
-            bool found = false;
-            for (unsigned n = 0; n < board->cores(); n++)
-                found |= board->core(n).round();
-            if (!found)
-                return;
-        }
-        FAIL() << "the cores find work for ever";
-    }
+    void work() { work_until_idle(*board); }
     void send(unsigned slot, const Frame &frame, const std::vector<uint32_t> &pieces = {}) {
         Station &s = stations[slot];
         uint32_t from = s.tx.next;

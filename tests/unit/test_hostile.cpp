@@ -158,12 +158,7 @@ class Hostile {
         command.data_len = length();
         command.u.multicast.op = static_cast<uint8_t>(below(4));
         command.u.multicast.count = static_cast<uint8_t>(below(9));
-        std::memcpy(words, &command, sizeof(words));
-        for (uint32_t i = 0; i < 16; i++)
-            rig_.write(SVIO_REG_MAILBOX + 4 * i, words[i]);
-        rig_.write(SVIO_REG_MAILBOX_BELL, 1);
-        EXPECT_EQ(rig_.read(SVIO_REG_MAILBOX_STATE), uint32_t{SVIO_MAILBOX_DONE});
-        EXPECT_LT(rig_.read(SVIO_REG_MAILBOX + 4) >> 16, uint32_t{SVIO_ST_COUNT});
+        EXPECT_LT(rig_.command(command), SVIO_ST_COUNT);
     }
     void ram_noise() {
         for (unsigned n = 0; n < 8; n++)

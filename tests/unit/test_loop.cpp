@@ -24,13 +24,7 @@ class Loop : public testing::TestWithParam<bool> {
         command.opcode = SVIO_OP_TEST_SIGNAL;
         command.slot = SVIO_SLOT_SELF;
         command.u.test_signal.vector = vector;
-        uint32_t words[16];
-        std::memcpy(words, &command, sizeof(words));
-        for (uint32_t i = 0; i < 16; i++)
-            rig->write(SVIO_REG_MAILBOX + 4 * i, words[i]);
-        rig->write(SVIO_REG_MAILBOX_BELL, 1);
-        EXPECT_EQ(rig->read(SVIO_REG_MAILBOX_STATE), uint32_t{SVIO_MAILBOX_DONE});
-        return static_cast<uint16_t>(rig->read(SVIO_REG_MAILBOX + 4) >> 16);
+        return rig->command(command);
     }
     void set_link(bool up) {
         std::lock_guard guard(rig->lock);

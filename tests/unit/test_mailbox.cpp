@@ -24,18 +24,9 @@ class Mailbox : public testing::Test {
         return command;
     }
     uint16_t run(svio_command &command) {
-        uint32_t words[16];
-        static_assert(sizeof(words) == sizeof(command));
-        std::memcpy(words, &command, sizeof(words));
-        for (uint32_t i = 0; i < 16; i++)
-            rig.write(SVIO_REG_MAILBOX + 4 * i, words[i]);
         uint64_t commands = rig.stat(SVIO_STAT_COMMANDS), refused = rig.stat(SVIO_STAT_COMMANDS_REFUSED);
-        rig.write(SVIO_REG_MAILBOX_BELL, 1);
-        EXPECT_EQ(rig.read(SVIO_REG_MAILBOX_STATE), uint32_t{SVIO_MAILBOX_DONE});
-        for (uint32_t i = 0; i < 16; i++)
-            words[i] = rig.read(SVIO_REG_MAILBOX + 4 * i);
         uint16_t opcode = command.opcode, tag = command.tag;
-        std::memcpy(&command, words, sizeof(words));
+        rig.command(command);
         EXPECT_EQ(command.opcode, opcode);
         EXPECT_EQ(command.tag, tag);
         EXPECT_EQ(rig.stat(SVIO_STAT_COMMANDS), commands + 1);

@@ -184,16 +184,8 @@ TEST_F(Checksum, IsStillToBeDoneAfterAMigration) {
         rig.tx.post(packet.make(n), {}, packet.csum());
     rig.work();
     EXPECT_EQ(rig.tx.done(), 3u);
-    std::vector<uint8_t> state;
-    {
-        std::lock_guard guard(rig.lock);
-        state = rig.board->save();
-    }
     Rig there;
-    {
-        std::lock_guard guard(there.lock);
-        there.board->load(state);
-    }
+    std::vector<uint8_t> state = there.take_over(rig);
     there.work();
     EXPECT_EQ(there.sent(), (std::vector<Frame>{packet.finished(0), packet.finished(1), packet.finished(2)}));
 

@@ -104,12 +104,10 @@ class PairsRig : public Rig {
     }
     uint16_t run(svio_command command) {
         command.slot = SVIO_SLOT_SELF;
-        uint32_t words[16];
-        std::memcpy(words, &command, sizeof(words));
-        for (uint32_t i = 0; i < 16; i++)
-            write(SVIO_REG_MAILBOX + 4 * i, words[i]);
-        write(SVIO_REG_MAILBOX_BELL, 1);
-        return static_cast<uint16_t>(read(SVIO_REG_MAILBOX + 4) >> 16);
+        run_mailbox(
+            command, [this](uint32_t offset) { return read(offset); },
+            [this](uint32_t offset, uint32_t value) { write(offset, value); });
+        return command.status;
     }
     uint16_t use(uint32_t count) {
         svio_command command{};

@@ -91,13 +91,7 @@ class Segments : public testing::Test {
         command.opcode = SVIO_OP_RX_OFFLOADS;
         command.slot = SVIO_SLOT_SELF;
         command.u.rx_offloads.features = features;
-        for (uint32_t i = 0; i < sizeof(command); i += 4) {
-            uint32_t word;
-            std::memcpy(&word, reinterpret_cast<uint8_t *>(&command) + i, 4);
-            rig.write(SVIO_REG_MAILBOX + i, word);
-        }
-        rig.write(SVIO_REG_MAILBOX_BELL, 1);
-        return static_cast<uint16_t>(rig.read(SVIO_REG_MAILBOX + 4) >> 16);
+        return rig.command(command);
     }
     size_t seen_ = 0;
     bool taken_ = false;
@@ -250,16 +244,8 @@ TEST_F(Segments, AResetInTheMiddleAndAMigrationInTheMiddle) {
     rig.tx.post(packet.make(), {}, packet.seg(100));
     rig.work();
     EXPECT_EQ(news(), std::vector<Frame>(wanted.begin(), wanted.begin() + 3));
-    std::vector<uint8_t> state;
-    {
-        std::lock_guard guard(rig.lock);
-        state = rig.board->save();
-    }
     Rig there;
-    {
-        std::lock_guard guard(there.lock);
-        there.board->load(state);
-    }
+    there.take_over(rig);
     there.work();
     EXPECT_EQ(there.sent(), std::vector<Frame>(wanted.begin() + 3, wanted.end()));
     rig.reset();
