@@ -10,7 +10,7 @@ import textwrap
 import time
 
 from svio_tool import paths, scaling, scaling_stats, setup, ui
-from svio_tool.demo import Noise, Writer, host_facts, table
+from svio_tool.demo import Noise, Writer, host_facts, say_done, table
 from svio_tool.scaling import Lab, Settings
 from svio_tool.ui import SvioError
 
@@ -210,8 +210,7 @@ def run(args, settings, result):
     fairness_table(result)
     trip_table(result)
     ui.say("\n" + reading(result))
-    ui.say(f"\nDone in {result['seconds']:.0f} s."
-           + (f" The figures are in {args.json}." if args.json not in (None, "-") else ""))
+    say_done(result, args.json)
 
 
 def main(args):

@@ -98,6 +98,11 @@ class Writer:
                 temporary.unlink(missing_ok=True)
 
 
+def say_done(result, name):
+    ui.say(f"\nDone in {result['seconds']:.0f} s."
+           + (f" The figures are in {name}." if name not in (None, "-") else ""))
+
+
 def empty_result(rounds, seed):
     return {"latency": [], "ratio": {}, "tx": [], "counters": {}, "host": {}, "rounds": rounds, "seed": seed,
             "complete": False, "rtt": "full round trip, microseconds", "transfer": None, "cells": []}
@@ -269,8 +274,7 @@ def _run(args, result, writer):
     if "idle" in result:
         ui.say(idle_text(result["idle"]))
     ui.say("\n" + reading(result))
-    ui.say(f"\nDone in {result['seconds']:.0f} s."
-           + (f" The figures are in {args.json}." if args.json not in (None, "-") else ""))
+    say_done(result, args.json)
 
 
 def main(args, ctx=None):

@@ -33,7 +33,18 @@ BASELINE = ("virtio-net-pci", "netdev")
 # sockperf sleeps for two seconds between its start and its test. The processes of a round take that pause
 # together: each is stopped in its sleep and continued when its turn comes, and then starts at once. They are
 # started one after the other: all at once, on a busy host, the first would wake before it is stopped.
-CELLS_SH = r"""
+WARM_SH = r"""
+warm() {        # until NAME.out says that sockperf sleeps
+    tries=0
+    until grep -q "Warmup stage" "$1.out" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -gt 1000 ] && { cat "$1.out" >&2; exit 1; }
+        usleep 20000
+    done
+}
+"""
+
+CELLS_SH = WARM_SH + r"""
 cd /tmp/cells || exit 1
 start() {
     mkfifo "$1.done"
@@ -42,12 +53,7 @@ start() {
 arm() {
     while read -r name line; do
         start "$name" "$line"
-        tries=0
-        until grep -q "Warmup stage" "$name.out" 2>/dev/null; do
-            tries=$((tries + 1))
-            [ $tries -gt 1000 ] && { cat "$name.out" >&2; exit 1; }
-            usleep 20000
-        done
+        warm "$name"
         kill -STOP "$(cat "$name.pid")" || exit 1
     done
     sleep 2.1

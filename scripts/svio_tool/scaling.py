@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import latency, scaling_stats, ui
-from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, WirePeer, cpu_difference
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, WARM_SH, WirePeer, \
+    cpu_difference
 from svio_tool.management import ManagementSocket
 from svio_tool.ui import SvioError
 from svio_tool.vm import Vm
@@ -38,17 +39,12 @@ TRIPS = (("alone", 64, None, PEER, None), ("flood-here", 64, None, PEER, "here")
 
 # Starts every program and stops it at once: all together they would not let the last ones start. sockperf
 # pauses for two seconds before it sends, and that passes while it is stopped.
-FLOWS_SH = r"""
+FLOWS_SH = WARM_SH + r"""
 mkdir -p /tmp/flows && cd /tmp/flows || exit 1
 while read -r name line; do
     $line >"$name.out" 2>&1 </dev/null &
     pid=$!
-    tries=0
-    until grep -q "Warmup stage" "$name.out" 2>/dev/null; do
-        tries=$((tries + 1))
-        [ $tries -gt 1000 ] && { cat "$name.out" >&2; exit 1; }
-        usleep 20000
-    done
+    warm "$name"
     kill -STOP $pid && echo $pid >"$name.pid" || exit 1
 done
 sleep 2.1

@@ -189,6 +189,15 @@ class SriovCase(VmCase):
     def raw(self, to, source, tag=b"", kind=0x88b5):
         return (mac_bytes(to) + mac_bytes(source) + tag + kind.to_bytes(2, "big")).ljust(64, b"\x5a")
 
+    def spoof(self):
+        """VF 0 sends with a foreign source MAC: dropped, counted. Its counter before, and VF 1's frames."""
+        before = self.counters(0)["drop_tx_spoof"]
+        heard = self.counters(1)["rx_frames"]
+        self.send_raw(0, self.raw(self.mac_of("v1"), FOREIGN), 5)
+        self.wait_counter(0, "drop_tx_spoof", before + 5)
+        self.assertEqual(self.counters(1)["rx_frames"], heard)
+        return before, heard
+
     def wait_counter(self, n, name, wanted):
         self.wait(lambda: self.counters(n)[name] >= wanted,
                   lambda: f"{name} of VF {n} is {wanted}, now {self.counters(n)[name]}")
