@@ -218,7 +218,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_UINT32("cores", SvioNic, cores, 1),
     DEFINE_PROP_UINT32("queues", SvioNic, queue_pairs, 1),
     DEFINE_PROP_UINT32("queue-size", SvioNic, queue_size, 256),
-    DEFINE_PROP_UINT32("poll-us", SvioNic, poll_us, 200),
+    DEFINE_PROP_UINT32("poll-us", SvioNic, poll_us, 500),
     DEFINE_PROP_UINT32("port-stall-ms", SvioNic, stall_ms, SVIO_PORT_STALL_MS),
     DEFINE_PROP_BOOL("halt-poll", SvioNic, halt_poll, true),
     DEFINE_PROP_BOOL("ioeventfd", SvioNic, ioeventfd, true),

@@ -301,7 +301,7 @@ exec {QEMU} "$@"
 
 def _python_tests(tally, suite):
     folder = checks.TEST_FOLDERS["vm" if suite == DEBUG else suite]
-    steps = ["compile-plugin-asan" if suite == "device-asan" else "compile"]
+    steps = ["packages-test", "compile-plugin-asan" if suite == "device-asan" else "compile"]
     kernels = {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
     for kernel in kernels:
         steps += setup.guest(kernel) + [f"hostile-{kernel}"]

@@ -57,7 +57,7 @@ class Card:
 class VmCase(unittest.TestCase):
     NAME = ""
     KERNEL, MACHINE, SMP, EXTRA = "6.12", "q35", 1, ()
-    maxDiff = 2000
+    maxDiff = 20000
     dead = False
 
     # ---- to be written by a class ----

@@ -256,28 +256,32 @@ class Changes(Frames, Transfers):
         self.exchange_while(disturb, size=8 * MIB, rounds=len(sizes))
         self.assertEqual(self.sysfs(self.card["user"], "mtu"), 1500)
 
+    def change_mac(self, card, host, guest):
+        host_text = ".".join(map(str, host))
+        sender = self.start_process(f"ping -q -i 0.002 {host_text}")
+        for number in range(1, 6):
+            mac = bytes.fromhex("52540000cc") + bytes([number])
+            old = mac_bytes(self.run_in(f"cat /sys/class/net/{card.dev}/address").strip())
+            # The kernel forgets the neighbours of an interface whose address changes.
+            self.run_in(f"ip link set dev {card.dev} address {mac.hex(':')} && ip neighbour replace "
+                        f"{host_text} lladdr {HOST_MAC.hex(':')} nud permanent dev {card.dev}")
+            card.wire.drain()
+            found = card.wire.wait_for(lambda data, mac=mac: data[6:14] == mac + b"\x08\0",
+                                       "an IPv4 frame from the new MAC")
+            self.assertEqual((found[:6], found[26:34]), (HOST_MAC, bytes(guest) + bytes(host)))
+            self.settle(card, mac, True)
+            self.settle(card, old, False)
+        sender.kill()
+        self.run_in(f"ip link set dev {card.dev} address {card.mac}")
+        card.wire.drain()
+        self.settle(card, mac_bytes(card.mac), True)
+        self.assertNotEqual(self.vm.run(f"ip link set dev {card.dev} address 01:00:00:00:00:01",
+                                        check=False).rc, 0)
+
     def test_change_mac_under_traffic(self):
         for card, host, guest in self.by_hand():
-            host_text = ".".join(map(str, host))
-            sender = self.start_process(f"ping -q -i 0.002 {host_text}")
-            for number in range(1, 6):
-                mac = bytes.fromhex("52540000cc") + bytes([number])
-                old = mac_bytes(self.run_in(f"cat /sys/class/net/{card.dev}/address").strip())
-                # The kernel forgets the neighbours of an interface whose address changes.
-                self.run_in(f"ip link set dev {card.dev} address {mac.hex(':')} && ip neighbour replace "
-                            f"{host_text} lladdr {HOST_MAC.hex(':')} nud permanent dev {card.dev}")
-                card.wire.drain()
-                found = card.wire.wait_for(lambda data, mac=mac: data[6:14] == mac + b"\x08\0",
-                                           "an IPv4 frame from the new MAC")
-                self.assertEqual((found[:6], found[26:34]), (HOST_MAC, bytes(guest) + bytes(host)))
-                self.settle(card, mac, True)
-                self.settle(card, old, False)
-            sender.kill()
-            self.run_in(f"ip link set dev {card.dev} address {card.mac}")
-            card.wire.drain()
-            self.settle(card, mac_bytes(card.mac), True)
-            self.assertNotEqual(self.vm.run(f"ip link set dev {card.dev} address 01:00:00:00:00:01",
-                                            check=False).rc, 0)
+            with card.wire.reading():
+                self.change_mac(card, host, guest)
         self.set_addresses()
 
 

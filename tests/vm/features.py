@@ -118,7 +118,7 @@ class Ethtool:
         text = ABI_HEADER.read_text()
         wanted = {name.lower() for name in re.findall(r"#define SVIO_REG_(\w+) 0x00[0-9a-f]{2} /\* R", text)}
         queue = {name.lower() for name in re.findall(r"#define SVIO_QUEUE_(\w+) 0x[0-9a-f]{2} /\* R", text)}
-        wanted -= {"mailbox"}
+        wanted -= {"mailbox", "signals"}        # the latter is a hole but with shared signals
         self.assertEqual(len(queue), 10)
         self.assertGreater(len(wanted), 20)
         self.assertLessEqual(wanted | {f"{way}0_{name}" for way in ("rx", "tx") for name in queue},

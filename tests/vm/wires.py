@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The other end of a wire: frames by hand, the peer program, a second card, the user network."""
+import contextlib
+import queue
 import random
 import select
 import socket
@@ -102,6 +104,26 @@ class ByHand(Wire):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.sock.bind(f"{folder}/{name}.peer")
         self.sock.setblocking(False)
+        self.kept = None
+
+    @contextlib.contextmanager
+    def reading(self):
+        """A thread reads all the while, so that a test that looks late does not hold up the guest."""
+        kept, stopping = queue.SimpleQueue(), threading.Event()
+
+        def run():
+            while not stopping.is_set():
+                if select.select([self.sock], [], [], 0.01)[0]:
+                    kept.put(self.sock.recv(1 << 17))
+        thread = threading.Thread(target=run, daemon=True)
+        self.kept = kept
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join(DEADLINE)
+            self.kept = None
 
     def try_send(self, data):
         """False: the other side takes nothing now."""
@@ -122,6 +144,11 @@ class ByHand(Wire):
 
     def receive(self, timeout=DEADLINE):
         """The next frame, None if none comes in time."""
+        if self.kept is not None:
+            try:
+                return self.kept.get(timeout > 0, timeout)
+            except queue.Empty:
+                return None
         if not select.select([self.sock], [], [], timeout)[0]:
             return None
         return self.sock.recv(1 << 17)
