@@ -286,6 +286,12 @@ void svio_board_stop(SvioBoard *board) {
     board->board->stop();
 }
 
+void svio_board_remove_files(const SvioBoard *board) {
+    board->board->port().remove_files();
+    if (board->management)
+        board->management->remove_files();
+}
+
 void svio_board_free(SvioBoard *board) {
     delete board;
 }

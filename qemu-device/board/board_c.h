@@ -91,6 +91,8 @@ bool svio_board_add_function(SvioBoard *board, const SvioFunctionHost *host, con
 bool svio_board_start(SvioBoard *board, char **error);
 /* Ends the cores. The lock must not be held: a core may be waiting for it. */
 void svio_board_stop(SvioBoard *board);
+/* The process ends, and nothing else is called: removes the sockets' paths. */
+void svio_board_remove_files(const SvioBoard *board);
 /* Closes what windows are left, so the functions' hosts must still be there. */
 void svio_board_free(SvioBoard *board);
 

@@ -69,10 +69,14 @@ ControlSocket::ControlSocket(const std::string &path, Refusals refusals)
 ControlSocket::~ControlSocket() {
     for (Connection &connection : connections_)
         close(connection.fd);
+    remove_file();
+    close(listener_);
+}
+
+void ControlSocket::remove_file() const {
     struct stat status;
     if (lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_)
         unlink(path_.c_str());
-    close(listener_);
 }
 
 bool ControlSocket::step(const Answer &answer) {

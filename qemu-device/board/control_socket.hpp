@@ -38,6 +38,8 @@ class ControlSocket {
     /// What to wait for, and for how long at most (milliseconds, -1: no end).
     int watch(std::vector<pollfd> &descriptors) const;
     size_t connections() const { return connections_.size(); }
+    /// The path, if it is still this socket's.
+    void remove_file() const;
 
   private:
     struct Connection {

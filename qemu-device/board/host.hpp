@@ -137,6 +137,8 @@ class Port {
     /// process.
     virtual bool activate(std::string & /*error*/) { return true; }
     virtual void release() {}
+    /// The process ends without taking anything apart: removes what would stay behind in the file system.
+    virtual void remove_files() const {}
     /// Descriptors to wait for: readable, and writable while blocked. -1: none.
     virtual int receive_fd() const { return -1; }
     virtual int send_fd() const { return -1; }

@@ -43,6 +43,11 @@ class ManagementCore final : public Supervisor {
     std::string query(std::string_view what) const;
 
     Management &management() { return management_; }
+    /// See Port::remove_files().
+    void remove_files() const {
+        if (socket_)
+            socket_->remove_file();
+    }
 
     // ---- Supervisor ----
     uint16_t may_use_mac(const Vif &vif, const Mac &mac) override {

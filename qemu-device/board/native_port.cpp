@@ -100,10 +100,14 @@ DgramPort::DgramPort() {
 }
 
 DgramPort::~DgramPort() {
+    remove_files();
+    release();
+}
+
+void DgramPort::remove_files() const {
     // Not the socket of the process that has taken the wire over.
     if (receive_fd_ >= 0 && owns(bound_))
         unlink(bound_.c_str());
-    release();
 }
 
 void DgramPort::release() {

@@ -73,6 +73,7 @@ class DgramPort final : public NativePort {
                                       bool incoming = false);
     bool activate(std::string &error) override;
     void release() override;
+    void remove_files() const override;
     int receive_fd() const override { return receive_fd_; }
     int send_fd() const override { return send_fd_; }
 

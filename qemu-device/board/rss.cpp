@@ -49,8 +49,11 @@ void Toeplitz::set_key(const RssKey &key) {
 }
 
 void Rss::reset() {
+    // Worked out once, which is most of what a reset would cost.
+    static const Toeplitz of_default_key(default_key);
     types_ = SVIO_RSS_TYPES;
-    set_key(default_key);
+    key_ = default_key;
+    toeplitz_ = of_default_key;
     use_pairs(1);
 }
 

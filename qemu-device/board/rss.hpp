@@ -22,6 +22,8 @@ class Toeplitz {
   public:
     static constexpr size_t input_max = SVIO_RSS_KEY_LEN - 4;
 
+    Toeplitz() = default;
+    explicit Toeplitz(const RssKey &key) { set_key(key); }
     void set_key(const RssKey &key);
     uint32_t hash(std::span<const uint8_t> input) const {
         uint32_t value = 0;

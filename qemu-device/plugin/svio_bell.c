@@ -54,7 +54,6 @@ void svio_bell_start(SvioFunction *function) {
     if (!nic->ioeventfd || !kvm_enabled() || function->slot >= SVIO_BELL_SLOTS) {
         return;
     }
-    QLIST_INSERT_HEAD(&nic->with_bells, function, next_with_bells);
     memory_region_transaction_begin();
     for (unsigned n = 0; n < 2 * nic->queue_pairs; n++) {
         SvioBell *bell = &function->bells[n];
@@ -69,6 +68,9 @@ void svio_bell_start(SvioFunction *function) {
         function->bells_made = n + 1;
     }
     memory_region_transaction_commit();
+    if (function->bells_made > 0) {
+        QLIST_INSERT_HEAD(&nic->with_bells, function, next_with_bells);
+    }
 }
 
 void svio_bell_stop(SvioFunction *function) {

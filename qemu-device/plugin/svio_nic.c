@@ -59,6 +59,11 @@ static void svio_vm_state(void *opaque, bool running, RunState state) {
 
 /* ---- birth and death ---- */
 
+/* QEMU ends without unrealizing its devices. */
+static void svio_process_exit(Notifier *notifier, void *data) {
+    svio_board_remove_files(container_of(notifier, SvioNic, process_exit)->board);
+}
+
 static bool svio_check_properties(SvioNic *nic, Error **errp) {
     if (nic->cores < 1 || nic->cores > SVIO_MAX_CORES) {
         error_setg(errp, "svio-nic: cores=%u is not between 1 and %d", nic->cores, SVIO_MAX_CORES);
@@ -181,6 +186,8 @@ static void svio_realize(PCIDevice *pci, Error **errp) {
         svio_net_start(nic);
     }
     nic->vm_state = qdev_add_vm_change_state_handler_full(DEVICE(nic), svio_vm_state, svio_vm_prepare, nic);
+    nic->process_exit.notify = svio_process_exit;
+    qemu_add_exit_notifier(&nic->process_exit);
     svio_migration_start(nic);
 }
 
@@ -188,6 +195,7 @@ static void svio_exit(PCIDevice *pci) {
     SvioNic *nic = SVIO_NIC(pci);
 
     svio_migration_stop(nic);
+    qemu_remove_exit_notifier(&nic->process_exit);
     qemu_del_vm_change_state_handler(nic->vm_state);
     svio_board_pause(nic->board);
     /*

@@ -93,6 +93,7 @@ struct SvioNic {
     NICState *nic; /* NULL with a native port */
     SvioBoard *board;
     VMChangeStateEntry *vm_state;
+    Notifier process_exit;
     bool stopped; /* the machine is, and we have paused the board for it */
 
     QLIST_HEAD(, SvioFunction) with_bells;

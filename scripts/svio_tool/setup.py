@@ -20,7 +20,9 @@ def _registry():
             PackagesStep("packages-disk", "Debian packages for disk images", FOR_DISK),
             PackageStep(), DriverDiskStep(), QemuHeadersStep(), BaseStep(), CheckpatchStep(),
             MesonStep("configure", BUILD_DIRS["none"]),
-            NinjaStep("compile", "board, plugin and tools", BUILD_DIRS["none"], (), ("configure",))]
+            NinjaStep("compile", "board, plugin and tools", BUILD_DIRS["none"], (), ("configure",)),
+            NinjaStep("compile-tests", "unit tests", BUILD_DIRS["none"],
+                      ("all", "tests/unit/svio-unit-tests", "tests/unit/svio-board-host"), ("configure",))]
     for sanitizer, short in (("thread", "tsan"), ("address", "asan")):
         folder = BUILD_DIRS[sanitizer]
         made.append(MesonStep(f"configure-{short}", folder, sanitizer))

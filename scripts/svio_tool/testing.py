@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import re
-import select
-import signal
-import subprocess
+import struct
 import sys
 import time
 
-from svio_tool import checks, fuzzing, setup, stats, ui
+from svio_tool import checks, fuzzing, host, setup, stats, ui
 from svio_tool.build import BUILD_DIRS
+from svio_tool.following import Followed, follow
 from svio_tool.paths import BUILD, DEBUG_KERNEL, KERNELS, LOG, PYTHON, QEMU, UNIT_TESTS, shown
 from svio_tool.ui import SvioError
 from svio_tool.worker import matches
@@ -19,12 +18,13 @@ from svio_tool.worker import matches
 SUITES = ("unit", "fuzz", "device", "device-asan", "vm")
 # These run when they are named, and with "all".
 LONG_SUITES = ("device-asan",)
+# Their classes run beside each other. More turns than any has classes, and few enough for a pipe.
+PARALLEL = ("vm",)
+TURNS = 4096
 # The vm suite once more, in a guest whose kernel looks for bugs.
 DEBUG = "debug-kernel"
-# Not a measure of speed: a test that says nothing for so long hangs.
-PATIENCE = 900
 # (prefix of the names, set-up step, binary)
-UNIT_BUILDS = (("unit", "compile", UNIT_TESTS),
+UNIT_BUILDS = (("unit", "compile-tests", UNIT_TESTS),
                ("unit-tsan", "compile-tsan", BUILD / "tsan/tests/unit/svio-unit-tests"),
                ("unit-asan", "compile-asan", BUILD / "asan/tests/unit/svio-unit-tests"))
 
@@ -141,8 +141,9 @@ def _google_tests(tally, prefix, binary):
         command.append("--gtest_filter=" + (":".join(names) if tally.pattern else "-Long*"))
     LOG.mkdir(parents=True, exist_ok=True)
     reader = _GoogleReader(tally, prefix)
-    status = _follow(command, reader.line, LOG / f"{prefix}.log", _sanitizer_environment())
-    reader.finish(status, len(names))
+    process = Followed(command, reader.line, LOG / f"{prefix}.log", _sanitizer_environment())
+    follow(process)
+    reader.finish(process.status, len(names))
 
 
 def _google_names(binary, prefix, tally):
@@ -204,62 +205,13 @@ class _GoogleReader:
                            f"exit status {status}\n" + ui.tail(LOG / f"{self.prefix}.log", 40))
 
 
-def _follow(command, take, log, environment, descriptor=None):
-    """Run a command; its lines (or those of a pipe it got) go to take(). Its status, None if it hung."""
-    with open(log, "wb") as handle:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
-                                   stdout=subprocess.PIPE if descriptor is None else handle,
-                                   stderr=subprocess.STDOUT,
-                                   pass_fds=() if descriptor is None else (descriptor[1],))
-        if descriptor is None:
-            source = process.stdout.fileno()
-        else:
-            os.close(descriptor[1])
-            source = descriptor[0]
-        try:
-            hung = _lines(source, take, handle if descriptor is None else None)
-            if hung:
-                if descriptor is not None:
-                    process.send_signal(signal.SIGUSR1)
-                    time.sleep(1)
-                ui.end_group(process)
-                return None
-            return process.wait()
-        finally:
-            if process.poll() is None:
-                # First as Ctrl-C, so that the tests can end their own VMs.
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(30)
-                except subprocess.TimeoutExpired:
-                    ui.end_group(process)
-            os.close(descriptor[0]) if descriptor else process.stdout.close()
-
-
-def _lines(source, take, copy):
-    """Feed lines to take() until the other end closes; True when nothing comes for too long. What take()
-    returns, if anything, are the seconds to wait for the next line."""
-    rest, patience = b"", PATIENCE
-    while True:
-        ready, _, _ = select.select([source], [], [], patience)
-        if not ready:
-            return True
-        data = os.read(source, 1 << 16)
-        if not data:
-            return False
-        if copy:
-            copy.write(data)
-            copy.flush()
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            patience = take(line.decode(errors="replace")) or PATIENCE
-
-
 # --- unit, device and vm ------------------------------------------------------------------------------------
 
 class _WorkerReader:
-    def __init__(self, tally, suite):
-        self.tally, self.suite = tally, suite
+    """What one of the processes of a suite reports."""
+
+    def __init__(self, tally, suite, counts):
+        self.tally, self.suite, self.counts = tally, suite, counts
         self.running, self.found, self.done = None, None, False
 
     def line(self, line):
@@ -267,7 +219,8 @@ class _WorkerReader:
         kind = event["kind"]
         if kind == "found":
             self.found = event["count"]
-            self.tally.left_out += event["long"]
+            if self.counts:
+                self.tally.left_out += event["long"]
         elif kind == "start":
             self.running = event["name"]
         elif kind == "end":
@@ -277,6 +230,14 @@ class _WorkerReader:
         elif kind == "done":
             self.done = True
         return event.get("patience")
+
+    def finish(self, status, log):
+        if self.done:
+            return
+        where = f"during {self.running}" if self.running else "outside a test"
+        how = "said nothing for too long" if status is None else f"ended with status {status}"
+        self.tally.add(f"{self.suite}/{self.running or 'complete'}", False, 0,
+                       f"the tests' process {how} {where}\n" + ui.tail(log, 40))
 
 
 def _sanitized_qemu():
@@ -301,30 +262,42 @@ exec {QEMU} "$@"
 
 def _python_tests(tally, suite):
     folder = checks.TEST_FOLDERS["vm" if suite == DEBUG else suite]
-    steps = ["packages-test", "compile-plugin-asan" if suite == "device-asan" else "compile"]
+    compiled = {"device-asan": "compile-plugin-asan", "unit": "compile-tests"}.get(suite, "compile")
+    steps = ["packages-test", compiled]
     kernels = {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
     for kernel in kernels:
         steps += setup.guest(kernel) + [f"hostile-{kernel}"]
     if not _set_up(tally, f"{suite}/set-up", steps):
         return
-    log = LOG / f"test-{suite}.log"
-    pipe = os.pipe()
-    os.set_inheritable(pipe[1], True)
-    command = [PYTHON, "-B", "-m", "svio_tool.worker", str(folder), str(pipe[1])]
-    if tally.pattern:
-        command.append(tally.pattern)
-    reader = _WorkerReader(tally, suite)
     environment = {**os.environ, **({"SVIO_LONG": "1"} if tally.with_long else {}),
                    **({"SVIO_GUEST_KERNEL": DEBUG_KERNEL} if suite == DEBUG else {}),
                    **(_sanitized_qemu() if suite == "device-asan" else {})}
-    status = _follow(command, reader.line, log, environment, pipe)
-    if reader.found == 0 and not tally.pattern:
+    workers = _workers(tally, suite, folder, environment)
+    follow(*(process for process, _, _ in workers))
+    if workers[0][1].found == 0 and not tally.pattern:
         tally.add(f"{suite}/present", False, 0, f"no test in {shown(folder)}")
-    elif not reader.done:
-        where = f"during {reader.running}" if reader.running else "outside a test"
-        how = "said nothing for too long" if status is None else f"ended with status {status}"
-        tally.add(f"{suite}/{reader.running or 'complete'}", False, 0,
-                  f"the tests' process {how} {where}\n" + ui.tail(log, 40))
+    for process, reader, log in workers:
+        reader.finish(process.status, log)
+
+
+def _workers(tally, suite, folder, environment):
+    """[(process, reader, log)]: as many as there are CPUs for the suite whose tests mostly wait for a guest.
+    Who is free takes the next class, by its number, from a pipe."""
+    count = max(1, min(4, host.cores())) if suite in PARALLEL and not tally.pattern else 1
+    turns = os.pipe()
+    os.write(turns[1], b"".join(struct.pack("H", turn) for turn in range(TURNS)))
+    os.close(turns[1])
+    workers = []
+    for number in range(count):
+        pipe = os.pipe()
+        log = LOG / (f"test-{suite}.log" if count == 1 else f"test-{suite}-{number}.log")
+        command = [PYTHON, "-B", "-m", "svio_tool.worker", str(folder), str(pipe[1]), str(turns[0])]
+        if tally.pattern:
+            command.append(tally.pattern)
+        reader = _WorkerReader(tally, suite, counts=number == 0)
+        workers.append((Followed(command, reader.line, log, environment, pipe, (turns[0],)), reader, log))
+    os.close(turns[0])
+    return workers
 
 
 def main(args):

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs one folder of Python tests in a process of its own and reports each result as a line of JSON.
 
-python3 -m svio_tool.worker FOLDER FD [PATTERN]: the lines go to the file descriptor FD, so that what the
-tests print cannot be mistaken for results. Tests marked with @long run when SVIO_LONG is set, or a pattern
+python3 -m svio_tool.worker FOLDER FD TURNS [PATTERN]: the lines go to the file descriptor FD, so that what the
+tests print cannot be mistaken for results. Several processes may share a folder's classes: the descriptor
+TURNS gives each its next one, as two bytes. Tests marked with @long run when SVIO_LONG is set, or a pattern
 names them.
 """
 import faulthandler
 import fnmatch
+import itertools
 import json
 import os
 import signal
+import struct
 import sys
 import time
 import traceback
@@ -95,9 +98,21 @@ def _tests(suite):
             yield item
 
 
+def _by_class(tests):
+    """[tests of one class], those with the most tests first: the last to end should be a short one."""
+    groups = [list(group) for _, group in itertools.groupby(tests, type)]
+    return sorted(groups, key=len, reverse=True)
+
+
+def _next_turn(descriptor):
+    data = os.read(descriptor, 2)
+    return struct.unpack("H", data)[0] if data else None
+
+
 def main():
     folder, descriptor = sys.argv[1], int(sys.argv[2])
-    pattern = sys.argv[3] if len(sys.argv) > 3 else None
+    turns = int(sys.argv[3])
+    pattern = sys.argv[4] if len(sys.argv) > 4 else None
     faulthandler.enable()
     # The parent asks with it where a test hangs.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -110,8 +125,10 @@ def main():
     wanted = [test for test in found if pattern or "SVIO_LONG" in os.environ or not _is_long(test)]
     reporter = Reporter(descriptor)
     reporter.event(kind="found", count=len(found), long=len(found) - len(wanted))
+    classes = _by_class(wanted)
     try:
-        unittest.TestSuite(wanted).run(reporter)
+        while (turn := _next_turn(turns)) is not None and turn < len(classes):
+            unittest.TestSuite(classes[turn]).run(reporter)
     except KeyboardInterrupt:
         return 130
     reporter.event(kind="done")

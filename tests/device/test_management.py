@@ -2,12 +2,13 @@
 """Management of a card in QEMU: the socket, QOM, and the PF's admin queue (SPEC.md 8)."""
 import os
 import stat
+import tempfile
 import unittest
 from pathlib import Path
 
 import abi
 from driver import Driver
-from machine import run_to_end
+from machine import Machine, run_to_end
 from sriov import SriovCase
 from svio_tool.management import ManagementSocket
 
@@ -121,6 +122,24 @@ class Management(SriovCase):
         # A reset of the PF ends it, and the machine goes on.
         pf.reset()
         self.assertEqual(pf.read(abi.SVIO_REG_ADMIN_STATE), abi.SVIO_QUEUE_DISABLED)
+
+
+class Files(unittest.TestCase):
+    def test_nothing_stays_behind(self):
+        """QEMU takes no device apart when it ends; the sockets' paths go nevertheless, but not another's."""
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [f"{folder}/{name}" for name in ("m0", "m1", "w0", "w1")]
+            cards = [word for n in range(2) for word in
+                     ("-device", f"svio-nic,port=dgram:{folder}/w{n},,{folder}/peer,mgmt={folder}/m{n}")]
+            for end in (Machine.quit, lambda machine: machine.process.terminate() or machine.process.wait(60)):
+                machine = Machine(*cards)
+                self.addCleanup(machine.kill)
+                self.assertEqual([path for path in paths if not os.path.exists(path)], [])
+                os.unlink(paths[0])
+                Path(paths[0]).touch()
+                end(machine)
+                self.assertEqual(os.listdir(folder), ["m0"])
+                os.unlink(paths[0])
 
 
 class Refusals(unittest.TestCase):

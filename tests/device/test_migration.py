@@ -140,6 +140,8 @@ class Migration(MovingCase):
         driver.bring_up()
         driver.send.post([(0, 0)])
         driver.send.wait_error(abi.SVIO_QERR_EMPTY)
+        # Told a moment after the queue's state.
+        driver.wait(lambda: driver.read(abi.SVIO_REG_EVENT) & abi.SVIO_EVENT_QUEUE_ERROR, "the event")
         before = self.facts()
         self.migrate()
         self.assertEqual(self.facts(), before)

@@ -6,13 +6,16 @@ import struct
 from case import wait_for
 from wires import DEADLINE
 
+LONGEST = 10240
+
 
 def parse_pcap(data):
     """The frames of a capture file as far as they are whole."""
     assert data[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1"), "no capture file"
     found, at = [], 24
     while at + 16 <= len(data):
-        length, = struct.unpack_from("<I", data, at + 8)
+        length, whole = struct.unpack_from("<II", data, at + 8)
+        assert length == whole <= LONGEST, f"a frame of {whole} bytes"
         if at + 16 + length > len(data):
             break
         found.append(data[at + 16:at + 16 + length])
@@ -32,8 +35,9 @@ class Capture:
 
     def __enter__(self):
         mode = "" if self.promiscuous else "-p"
-        # Only what comes in; each frame is written at once.
-        self.process = self.vm.spawn("exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 -s 0 "
+        # Only what comes in; each frame is written at once. Of a card with offloads each slot of tcpdump's ring
+        # is as long as the longest frame may be.
+        self.process = self.vm.spawn(f"exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 -s {LONGEST} "
                                      f"{mode} -i {self.dev} -w {self.path} {self.words} 2>{self.path}.err")
         wait_for(lambda: "listening on" in self.vm.run(f"cat {self.path}.err", check=False).out,
                  "tcpdump listens")
