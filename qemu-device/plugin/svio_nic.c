@@ -12,6 +12,7 @@
 #include "qemu/module.h"
 #include "qemu/rcu.h"
 #include "system/runstate.h"
+#include "system/system.h"
 
 static void svio_bql_lock(void *opaque) {
     bql_lock();

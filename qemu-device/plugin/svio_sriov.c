@@ -102,6 +102,14 @@ uint32_t svio_sriov_filter(PCIDevice *pci, uint32_t address, uint32_t value) {
 
 /* ---- a VF ---- */
 
+static void svio_vf_register_bar(PCIDevice *pci, int bar, MemoryRegion *region) {
+#ifdef SVIO_VF_REGISTER_BAR
+    pcie_sriov_vf_register_bar(pci, bar, region);
+#else
+    pci_register_bar(pci, bar, SVIO_VF_BAR_TYPE, region);
+#endif
+}
+
 static void svio_vf_realize(PCIDevice *pci, Error **errp) {
     SvioFunction *function = SVIO_FUNCTION(pci);
     SvioNic *nic = SVIO_NIC(pcie_sriov_get_pf(pci));
@@ -109,8 +117,8 @@ static void svio_vf_realize(PCIDevice *pci, Error **errp) {
     if (!svio_function_add(function, nic, pcie_sriov_vf_number(pci) + 1, errp)) {
         return;
     }
-    pcie_sriov_vf_register_bar(pci, SVIO_BAR_REGS, &function->registers);
-    pcie_sriov_vf_register_bar(pci, SVIO_BAR_MSIX, &function->msix);
+    svio_vf_register_bar(pci, SVIO_BAR_REGS, &function->registers);
+    svio_vf_register_bar(pci, SVIO_BAR_MSIX, &function->msix);
     if (!svio_function_init_pci(function, errp)) {
         svio_function_exit(function);
         return;
