@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs one folder of Python tests in a process of its own and reports each result as a line of JSON.
 
-python3 -m svio_tool.worker FOLDER FD TURNS [PATTERN]: the lines go to the file descriptor FD, so that what the
-tests print cannot be mistaken for results. Several processes may share a folder's classes: the descriptor
-TURNS gives each its next one, as two bytes. Tests marked with @long run when SVIO_LONG is set, or a pattern
-names them.
+python3 -m svio_tool.worker FOLDER FD TURNS [PATTERN]: the lines go to the file descriptor FD, so that what
+the tests print cannot be mistaken for results. Several processes may share a folder's classes: the
+descriptor TURNS gives each its next one, as two bytes. Tests marked with @long run when SVIO_LONG is set,
+or a pattern names them.
 """
 import faulthandler
 import fnmatch

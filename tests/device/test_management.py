@@ -131,7 +131,8 @@ class Files(unittest.TestCase):
             paths = [f"{folder}/{name}" for name in ("m0", "m1", "w0", "w1")]
             cards = [word for n in range(2) for word in
                      ("-device", f"svio-nic,port=dgram:{folder}/w{n},,{folder}/peer,mgmt={folder}/m{n}")]
-            for end in (Machine.quit, lambda machine: machine.process.terminate() or machine.process.wait(60)):
+            for end in (Machine.quit, lambda machine: machine.process.terminate() or
+                        machine.process.wait(60)):
                 machine = Machine(*cards)
                 self.addCleanup(machine.kill)
                 self.assertEqual([path for path in paths if not os.path.exists(path)], [])

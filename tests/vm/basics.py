@@ -2,6 +2,7 @@
 """Tests of one card after the other: what it says of itself, ping, transfers, counters, load and unload."""
 import json
 import re
+import time
 
 from case import Card, VmCase
 from svio_tool import transfer
@@ -293,6 +294,7 @@ class LoadUnload:
 
         def send(number):
             taken = 0
+            time.sleep(0.001)   # see test_life_down_and_up
             for card in cards:
                 card.wire.drain()
                 taken += card.wire.try_send((small if number % 3 else large)[card.name])

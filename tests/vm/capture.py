@@ -35,10 +35,11 @@ class Capture:
 
     def __enter__(self):
         mode = "" if self.promiscuous else "-p"
-        # Only what comes in; each frame is written at once. Of a card with offloads each slot of tcpdump's ring
-        # is as long as the longest frame may be.
-        self.process = self.vm.spawn(f"exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 -s {LONGEST} "
-                                     f"{mode} -i {self.dev} -w {self.path} {self.words} 2>{self.path}.err")
+        # Only what comes in; each frame is written at once. Of a card with offloads each slot of tcpdump's
+        # ring is as long as the longest frame may be.
+        self.process = self.vm.spawn("exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 "
+                                     f"-s {LONGEST} {mode} -i {self.dev} -w {self.path} "
+                                     f"{self.words} 2>{self.path}.err")
         wait_for(lambda: "listening on" in self.vm.run(f"cat {self.path}.err", check=False).out,
                  "tcpdump listens")
         return self

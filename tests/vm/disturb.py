@@ -416,6 +416,7 @@ class SystemReset(Transfers):
             resets = self.vif("hand")["resets"]
 
             def send(number):
+                time.sleep(0.001)
                 for name in ("hand", "handnet"):
                     self.card[name].wire.drain()
                 return card.wire.try_send(data) + self.card["handnet"].wire.try_send(data)

@@ -131,9 +131,9 @@ class Life(Sleeper):
         self.transfers(["P", "v0", "v1", "W"], 64)
 
     def test_suspend(self):
-        """To idle and, as far as the kernel tests it itself, to RAM: PF and VFs come back as they were. Not all
-        the way: after a q35 of QEMU 10.0 has slept its firmware leaves the window of the extended configuration
-        space closed, in which SR-IOV is."""
+        """To idle and, as far as the kernel tests it itself, to RAM: PF and VFs come back as they were. Not
+        all the way: after a q35 of QEMU 10.0 has slept its firmware leaves the window of the extended
+        configuration space closed, in which SR-IOV is."""
         self.set_vf(0, "max_tx_rate 800")
         for state, level in (("freeze", "devices"), ("mem", "platform")):
             if state not in self.run_in("cat /sys/power/state").split():
