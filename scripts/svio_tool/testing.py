@@ -109,13 +109,19 @@ def _unit(tally):
                 tally.add(name, None, 0, "", str(reason))
             except (SvioError, OSError) as error:
                 tally.add(name, False, time.monotonic() - begin, str(error))
+    started = []
     for prefix, step, binary in UNIT_BUILDS:
         # The sanitizers' builds take minutes, and have the same tests.
         if tally.pattern and binary != UNIT_TESTS and UNIT_TESTS.exists() and \
                 not _google_names(UNIT_TESTS, prefix, tally):
             continue
         if _set_up(tally, f"{prefix}/compiles", [step]):
-            _google_tests(tally, prefix, binary)
+            started.append((prefix, binary))
+    # Side by side: one has few threads.
+    running = [one for one in (_google_tests(tally, *names) for names in started) if one]
+    follow(*(process for process, _, _ in running))
+    for process, reader, count in running:
+        reader.finish(process.status, count)
     _python_tests(tally, "unit")
 
 
@@ -124,10 +130,11 @@ ENDED = re.compile(r"^\[(       OK |  FAILED  |  SKIPPED )\] (\S+?)(?:,.*)? \((\
 
 
 def _google_tests(tally, prefix, binary):
-    """Run a GoogleTest binary; its lines are turned into ours, a crash into one more failure."""
+    """Starts a GoogleTest binary; its lines are turned into ours, a crash into one more failure.
+    (process, reader, number of tests), or None."""
     if not binary.exists():
         tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} is not there")
-        return
+        return None
     names = _google_names(binary, prefix, tally)
     chosen = [name for name in names if tally.with_long or tally.pattern or not name.startswith("Long")]
     tally.left_out += len(names) - len(chosen)
@@ -135,15 +142,13 @@ def _google_tests(tally, prefix, binary):
     if not names:
         if not tally.pattern:
             tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} has no test")
-        return
+        return None
     command = [str(binary), "--gtest_color=no", f"--gtest_output=json:{LOG / (prefix + '.json')}"]
     if tally.pattern or not tally.with_long:
         command.append("--gtest_filter=" + (":".join(names) if tally.pattern else "-Long*"))
     LOG.mkdir(parents=True, exist_ok=True)
     reader = _GoogleReader(tally, prefix)
-    process = Followed(command, reader.line, LOG / f"{prefix}.log", _sanitizer_environment())
-    follow(process)
-    reader.finish(process.status, len(names))
+    return Followed(command, reader.line, LOG / f"{prefix}.log", _sanitizer_environment()), reader, len(names)
 
 
 def _google_names(binary, prefix, tally):

@@ -37,8 +37,10 @@ inline constexpr bool under_tsan = false;
 inline Frame make_frame(size_t length, uint64_t sequence, const Mac &to = vif_mac,
                         const Mac &from = peer_mac) {
     Frame frame(length);
+    // Not frame[i]: its check took half of all the time that fuzzing has.
+    uint8_t *bytes = frame.data();
     for (size_t i = 0; i < length; i++)
-        frame[i] = static_cast<uint8_t>(sequence * 131 + i * 7 + (i >> 8));
+        bytes[i] = static_cast<uint8_t>(sequence * 131 + i * 7 + (i >> 8));
     Frame head;
     head.insert(head.end(), to.begin(), to.end());
     head.insert(head.end(), from.begin(), from.end());
