@@ -282,6 +282,7 @@ struct svio_priv {
 	u32 tx_moderation; /* as SVIO_QUEUE_MODERATION */
 	u32 rx_moderation;
 	bool rx_adaptive; /* DIM decides instead */
+	bool has_vectors; /* else the service task polls for a VIF */
 	bool xdp; /* buffers are such that XDP can use them */
 	bool rx_large; /* or such that unsplit segments fit as many as an skb takes */
 	struct bpf_prog __rcu *xdp_prog;

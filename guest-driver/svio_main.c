@@ -2,6 +2,7 @@
 /* svio VIF driver: probe and remove, net device operations, reset */
 #include <linux/module.h>
 #include <linux/rtnetlink.h>
+#include <xen/xen.h>
 
 #include "svio.h"
 
@@ -398,6 +399,13 @@ static int svio_setup_vectors(struct svio_priv *priv)
 	struct device *dev = &priv->pdev->dev;
 	int pairs, vectors, err;
 
+	/*
+	 * A PV guest of Xen has them once: Linux 6.12 gives MSI-X back as if it
+	 * were MSI (xen_pv_teardown_msi_irqs()), and pciback then refuses it to
+	 * whoever asks again. So none are spent on waiting.
+	 */
+	if (test_bit(SVIO_EMPTY, &priv->state) && xen_pv_domain() && !xen_initial_domain())
+		return 0;
 	pairs = clamp_t(u32, svio_rd(priv, SVIO_REG_QUEUE_PAIRS), 1, SVIO_MAX_QUEUE_PAIRS);
 	if (test_bit(SVIO_EMPTY, &priv->state))
 		pairs = 1;
@@ -419,7 +427,18 @@ static int svio_setup_vectors(struct svio_priv *priv)
 		dev_err(dev, "no interrupt for events: %d\n", err);
 		pci_free_irq_vectors(priv->pdev);
 	}
+	priv->has_vectors = !err;
 	return err;
+}
+
+/* Nothing queues the service task once its interrupt is gone, but itself. */
+static void svio_release_vectors(struct svio_priv *priv)
+{
+	if (priv->has_vectors)
+		free_irq(pci_irq_vector(priv->pdev, 0), priv);
+	cancel_delayed_work_sync(&priv->service);
+	if (priv->has_vectors)
+		pci_free_irq_vectors(priv->pdev);
 }
 
 static int svio_setup_sizes(struct svio_priv *priv)
@@ -642,9 +661,7 @@ static int svio_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return 0;
 
 free_vectors:
-	free_irq(pci_irq_vector(pdev, 0), priv);
-	cancel_delayed_work_sync(&priv->service);
-	pci_free_irq_vectors(pdev);
+	svio_release_vectors(priv);
 free_mbox:
 	svio_release_pci(priv);
 	svio_admin_free(priv);
@@ -662,10 +679,7 @@ static void svio_remove(struct pci_dev *pdev)
 	svio_devlink_unregister(priv);
 	if (!test_bit(SVIO_EMPTY, &priv->state))
 		unregister_netdev(priv->netdev);
-	/* Nothing queues the service task once its interrupt is gone as well. */
-	free_irq(pci_irq_vector(pdev, 0), priv);
-	cancel_delayed_work_sync(&priv->service);
-	pci_free_irq_vectors(pdev);
+	svio_release_vectors(priv);
 	svio_release_pci(priv);
 	svio_admin_free(priv);
 	svio_free_mbox(priv);

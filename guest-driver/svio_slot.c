@@ -7,6 +7,7 @@
 #include "svio.h"
 
 #define SVIO_SLOT_WAIT_US (2 * USEC_PER_SEC)
+#define SVIO_SLOT_POLL (HZ / 5)
 
 struct svio_reprobe {
 	struct work_struct work;
@@ -85,7 +86,8 @@ int svio_slot_listen(struct svio_priv *priv)
 	if (err)
 		return err;
 	pci_set_master(priv->pdev);
-	svio_wr(priv, SVIO_REG_EVENT_VECTOR, 0);
+	if (priv->has_vectors)
+		svio_wr(priv, SVIO_REG_EVENT_VECTOR, 0);
 	/* One may have been created before the vector was set. */
 	mod_delayed_work(system_wq, &priv->service, 0);
 	return 0;
@@ -101,6 +103,8 @@ bool svio_slot_check(struct svio_priv *priv)
 	if (test_bit(SVIO_EMPTY, &priv->state)) {
 		if (svio_rd(priv, SVIO_REG_VIF_KIND) != SVIO_KIND_NONE)
 			svio_probe_again(priv);
+		else if (!priv->has_vectors)
+			queue_delayed_work(system_wq, &priv->service, SVIO_SLOT_POLL);
 		return true;
 	}
 	if (!svio_slot_fits(priv)) {

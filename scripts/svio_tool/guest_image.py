@@ -4,6 +4,7 @@
 Three archives are put one after the other, as Linux allows: programs (the same for all kernels), the
 kernel's modules, and svio.ko. A changed driver therefore costs a fraction of a second.
 """
+import contextlib
 import functools
 import lzma
 import os
@@ -29,6 +30,11 @@ PROGRAMS = """
     kmod nstat devlink kexec lspci
 """.split()
 
+# What a guest of the Xen machine has: its archive is carried inside of dom0's.
+XEN_GUEST_PROGRAMS = """
+    busybox bash ip ethtool ping iperf3 sockperf socat curl qemu-ga kmod nstat tcpdump
+""".split()
+
 KMOD_LINKS = ("modprobe", "insmod", "rmmod", "lsmod", "modinfo", "depmod")
 
 # Dependencies of packages, yet of no program in the image.
@@ -37,6 +43,7 @@ UNUSED = re.compile(r"perl|debconf|adduser|passwd|usrmerge|base-files|mawk|init-
 
 HERE = Path(__file__).parent / "guest"
 BASE = GUEST_IMAGE / "base.cpio"
+XEN_GUEST_BASE = GUEST_IMAGE / "xen-guest-base.cpio"
 
 
 def modules_archive(kernel):
@@ -79,10 +86,10 @@ def elf_needs(path):
 class Tree:
     """Unpacked packages, seen as one merged /usr."""
 
-    def __init__(self, root):
+    def __init__(self, root, more=()):
         self.root = root
         self.files = {}
-        for folder in ("usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/x86_64-linux-gnu",
+        for folder in (*more, "usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/x86_64-linux-gnu",
                        "lib/x86_64-linux-gnu", "usr/lib64", "lib64"):
             for path in sorted((root / folder).glob("*")):
                 if path.is_file() or path.is_symlink():
@@ -98,7 +105,7 @@ class Tree:
         return path
 
     def closure(self, programs):
-        """{name in the image: path here} of programs and the libraries they load."""
+        """{name in the image: path here} of programs and the libraries that they load."""
         found, todo = {}, []
         for program in programs:
             path = self.find(program)
@@ -132,37 +139,45 @@ class BaseStep(Step):
                 *sorted(HERE.iterdir())]
 
     def outputs(self):
-        return [BASE]
+        return [BASE, XEN_GUEST_BASE]
 
     def run(self, log):
-        source = apt.own_apt()
-        unpacked = JUNK / "guest-root"
-        wanted = [item for item in source.closure(PACKAGES, log) if not UNUSED.search(item)]
-        debs = source.download(wanted, JUNK / "guest-debs", log)
-        shutil.rmtree(unpacked, ignore_errors=True)
-        unpacked.mkdir(parents=True)
-        for deb in debs:
-            _unpack(deb, unpacked, log)
-        GUEST_IMAGE.mkdir(parents=True, exist_ok=True)
-        _write(BASE, functools.partial(_base_content, Tree(unpacked), log))
-        shutil.rmtree(unpacked)
-        shutil.rmtree(JUNK / "guest-debs")
+        with unpacked_packages("guest", PACKAGES, UNUSED, log) as root:
+            GUEST_IMAGE.mkdir(parents=True, exist_ok=True)
+            for path, programs in ((BASE, PROGRAMS), (XEN_GUEST_BASE, XEN_GUEST_PROGRAMS)):
+                write(path, functools.partial(_base_content, Tree(root), programs, log))
 
 
-def _unpack(deb, folder, log):
-    """Programs and libraries only; several packages in one tree clash on links like /lib64."""
+@contextlib.contextmanager
+def unpacked_packages(name, packages, unused, log, whole=False):
+    """A folder with Debian packages and what they depend on, but for the unused; gone with the block.
+    Unless the whole is asked for, programs and libraries only."""
+    source = apt.own_apt()
+    root = JUNK / f"{name}-root"
+    wanted = [item for item in source.closure(packages, log) if not unused.search(item)]
+    debs = source.download(wanted, JUNK / f"{name}-debs", log)
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    for deb in debs:
+        _unpack(deb, root, log, () if whole else ("*/share/*", "*/gconv/*", "./etc/*", "./var/*"))
+    yield root
+    shutil.rmtree(root)
+    shutil.rmtree(JUNK / f"{name}-debs")
+
+
+def _unpack(deb, folder, log, without):
+    """Several packages in one tree clash on links like /lib64, which dpkg itself would not mend."""
     log.write(f"unpack {deb.name}")
     reader = subprocess.Popen(["dpkg", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
     status = subprocess.run(["tar", "-x", "-C", folder, "--keep-directory-symlink", "--no-same-owner",
-                             "--wildcards", "--exclude=*/share/*", "--exclude=*/gconv/*", "--exclude=./etc/*",
-                             "--exclude=./var/*", "-f", "-"],
+                             "--wildcards", *(f"--exclude={part}" for part in without), "-f", "-"],
                             stdin=reader.stdout, stdout=log.handle, stderr=log.handle, check=False).returncode
     reader.stdout.close()
     if reader.wait() or status:
         raise SvioError(f"Could not unpack {deb.name}; is the disk full?")
 
 
-def _base_content(tree, log, archive):
+def _base_content(tree, programs, log, archive):
     for folder in ("dev", "proc", "sys", "run", "tmp", "root", "etc", "var", "mnt",
                    "usr/bin", "usr/sbin", "usr/local/bin", "usr/lib/x86_64-linux-gnu", "usr/lib64"):
         archive.folder(folder, 0o1777 if folder == "tmp" else 0o755)
@@ -173,7 +188,7 @@ def _base_content(tree, log, archive):
     # Opened by the kernel before anything is mounted.
     archive.device("dev/console", 5, 1)
     archive.device("dev/null", 1, 3, 0o666)
-    for name, path in sorted(tree.closure(PROGRAMS).items()):
+    for name, path in sorted(tree.closure(programs).items()):
         archive.file(name, path, 0o755)
         log.write(f"{name} {path.stat().st_size}")
     for name in KMOD_LINKS:
@@ -191,7 +206,7 @@ def _base_content(tree, log, archive):
     archive.data("etc/protocols", b"ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n")
 
 
-def _write(path, fill):
+def write(path, fill):
     """An archive under its final name only when it is whole."""
     temporary = path.with_suffix(".new")
     with open(temporary, "wb") as handle:
@@ -219,7 +234,7 @@ class ModulesStep(Step):
         facts = kernels.info(self.kernel)
         stage = _stage(self.kernel, facts, log)
         # Its indexes go into the driver's archive, which knows svio.ko.
-        _write(modules_archive(self.kernel), functools.partial(_modules_content, stage, facts["version"]))
+        write(modules_archive(self.kernel), functools.partial(_modules_content, stage, facts["version"]))
 
 
 def stage_dir(kernel):
@@ -285,8 +300,8 @@ class DriverArchiveStep(Step):
             shutil.copyfile(driver_module(self.kernel), module)
         log.run([kernels.depmod(), "-b", stage, facts["version"]],
                 "depmod could not read the guest's modules")
-        _write(driver_archive(self.kernel), functools.partial(_driver_content, stage, base, module))
-        _join(self.kernel)
+        write(driver_archive(self.kernel), functools.partial(_driver_content, stage, base, module))
+        join(initrd(self.kernel), (BASE, modules_archive(self.kernel), driver_archive(self.kernel)))
 
 
 def _driver_content(stage, base, module, archive):
@@ -301,10 +316,11 @@ def initrd(kernel):
     return GUEST_IMAGE / f"initrd-{kernel}.cpio"
 
 
-def _join(kernel):
-    temporary = initrd(kernel).with_suffix(".new")
+def join(path, parts):
+    """Archives one after the other in one file, which is there only when it is whole."""
+    temporary = path.with_suffix(".new")
     with open(temporary, "wb") as out:
-        for part in (BASE, modules_archive(kernel), driver_archive(kernel)):
+        for part in parts:
             with open(part, "rb") as handle:
                 shutil.copyfileobj(handle, out, 1 << 20)
-    temporary.replace(initrd(kernel))
+    temporary.replace(path)

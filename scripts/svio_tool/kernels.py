@@ -18,6 +18,7 @@ MODULES = """
     cls_matchall act_mirred act_police nf_tables nft_ct ip_tables iptable_filter nf_conntrack
     psample pktgen tcp_bbr tls sctp kvm_intel kvm_amd vfio-pci vfio_iommu_type1 pci-stub uio_pci_generic
     9p 9pnet_virtio netdevsim
+    xenfs xen-privcmd xen-evtchn xen-gntdev xen-gntalloc xen-netback xen-pciback xen-netfront xen-pcifront
 """.split()
 
 

@@ -12,13 +12,14 @@ from svio_tool.package import DriverDiskStep, PackageStep
 from svio_tool.packages import FOR_DISK, FOR_FUZZING, FOR_PACKAGE, FOR_TESTS, PackagesStep
 from svio_tool.paths import DEBUG_KERNEL, KERNELS
 from svio_tool.qemu_headers import QemuHeadersStep
+from svio_tool.xen_image import XenImageStep, XenToolsStep
 
 
 def _registry():
     made = [PackagesStep(), PackagesStep("packages-test", "Debian packages for the checks", FOR_TESTS),
             PackagesStep("packages-package", "Debian packages for packaging", FOR_PACKAGE),
             PackagesStep("packages-disk", "Debian packages for disk images", FOR_DISK),
-            PackageStep(), DriverDiskStep(), QemuHeadersStep(), BaseStep(), CheckpatchStep(),
+            PackageStep(), DriverDiskStep(), XenToolsStep(), XenImageStep(), QemuHeadersStep(), BaseStep(), CheckpatchStep(),
             MesonStep("configure", BUILD_DIRS["none"]),
             NinjaStep("compile", "board, plugin and tools", BUILD_DIRS["none"], (), ("configure",)),
             NinjaStep("compile-tests", "unit tests", BUILD_DIRS["none"],

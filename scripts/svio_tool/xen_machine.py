@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Xen machine: Debian's Xen in QEMU, dom0 with a svio card, and PV guests on netfront or on a VIF.
+
+    with XenMachine("xen", wire="netdev=n0", netdevs=["user,id=n0"], vifs=2) as xen:
+        split = xen.create(Guest("split1", "netfront"))
+        direct = xen.create(Guest("vif1", "vif", slot=1, vlan=100, rate=50))
+        print(direct.run("ping -c 3 10.88.0.2").out)
+
+One Ethernet segment, 10.88.0.0/16: what is at the wire has 10.88.0.1, dom0's bridge (with the card's PF as its
+uplink) 10.88.0.2, guests the addresses from 10.88.0.11 on.
+"""
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from svio_tool import host, kernels, xen_image
+from svio_tool.agent import Agent
+from svio_tool.paths import DEFAULT_KERNEL
+from svio_tool.ui import SvioError
+from svio_tool.vm import HARMLESS, PROBLEMS, Vm
+
+WIRE_ADDRESS, DOM0_ADDRESS, BITS = "10.88.0.1", "10.88.0.2", 16
+CARD_MAC = "52:54:00:78:65:00"
+# One port for each guest's agent; a guest has one from its start to its end.
+GUEST_PORTS = 8
+MAX_VIFS = 64
+KINDS = ("netfront", "vif")
+GUEST_MEMORY = 256
+DOM0_MEMORY = 1024
+
+
+@dataclass
+class Guest:
+    """What a guest is to be. `slot` is the VF's number, from 1; rates are in Mb/s."""
+    name: str
+    kind: str                   # "netfront": bridge, netback and netfront; "vif": a VF with a VIF
+    index: int = 0              # given by the machine: addresses follow from it
+    slot: int = 0
+    vlan: int = 0
+    rate: int = 0
+    memory: int = GUEST_MEMORY
+    trust: bool = False
+
+    def check(self):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,30}", self.name) or self.name == "dom0":
+            raise SvioError(f"A guest's name has letters, digits and dashes only, not: {self.name}")
+        if self.kind not in KINDS:
+            raise SvioError(f"Guest {self.name}: its kind is one of {', '.join(KINDS)}, not {self.kind}.")
+        for value, low, high, what in ((self.vlan, 0, 4094, "vlan"), (self.rate, 0, 1000000, "rate"),
+                                       (self.memory, 128, 16384, "memory")):
+            if not isinstance(value, int) or not low <= value <= high:
+                raise SvioError(f"Guest {self.name}: {what} is a number from {low} to {high}, not {value}.")
+        if self.kind == "netfront" and (self.vlan or self.trust):
+            raise SvioError(f"Guest {self.name}: vlan and trust are properties of a VIF; a netfront's port "
+                            "of the bridge has none here.")
+
+    @property
+    def address(self):
+        return f"10.88.0.{10 + self.index}"
+
+    @property
+    def mac(self):
+        return f"00:16:3e:78:65:{self.index:02x}"
+
+    def xl_config(self, pf_bus="0000:01"):
+        """The configuration as xl reads it."""
+        lines = [f'name="{self.name}"', 'type="pv"', 'kernel="/boot/guest-kernel"',
+                 'ramdisk="/boot/guest.cpio"', f"memory={self.memory}", "vcpus=1", 'on_crash="preserve"',
+                 f'extra="console=hvc0 loglevel=7 guest.agent=hvc0 guest.ip={self.address}/{BITS}"']
+        if self.kind == "netfront":
+            rate = f",rate={self.rate}Mb/s" if self.rate else ""
+            lines.append(f"vif=['mac={self.mac},bridge=xenbr0{rate}']")
+        else:
+            bdf = virtual_function(pf_bus, self.slot)
+            # A PV guest with a PCI device sets 64 MiB aside for bounce buffers: a quarter of what it has.
+            lines[-1] = lines[-1][:-1] + ' swiotlb=8192"'
+            words = [f"bdf={bdf}", f"mac={self.mac}"]
+            words += [f"{key}={value}" for key, value in (("vlan", self.vlan), ("rate", self.rate)) if value]
+            if self.trust:
+                words.append("trust=on")
+            lines += [f"pci=['{bdf}']", f"svio=['{','.join(words)}']"]
+        return "\n".join(lines) + "\n"
+
+
+def virtual_function(bus, slot):
+    """PCI address of a VF: the first has the offset 0x80, and each the stride 2."""
+    number = 0x80 + 2 * (slot - 1)
+    return f"{bus}:{number >> 3:02x}.{number & 7}"
+
+
+class RunningGuest:
+    """A guest that runs; commands go to the agent on its console."""
+
+    def __init__(self, machine, spec, port):
+        self.machine, self.spec, self.port = machine, spec, port
+        self.name = spec.name
+        self.agent = None
+
+    def meet(self, timeout=120):
+        self.machine.run(f"xen-guest-agent {self.name} svio.guest.{self.port}")
+        self.agent = Agent(self.machine.sockets / f"guest{self.port}", self.machine.check_alive)
+        self.agent.connect(timeout)
+
+    def run(self, command, timeout=60, check=True, stdin=None):
+        return self.agent.run(command, timeout, check, stdin)
+
+    def spawn(self, command, stdin=None):
+        return self.agent.spawn(command, stdin)
+
+    def put(self, name, data, mode=None):
+        self.agent.put(name, data, mode)
+
+    def get(self, name):
+        return self.agent.get(name)
+
+    def close(self):
+        if self.agent:
+            self.agent.close()
+            self.agent = None
+
+
+class XenMachine(Vm):
+    """dom0 as a Vm: run() and the like are about it. `wire` is how the card's port is said to QEMU, `netdev=ID`
+    or `port=...`."""
+
+    def __init__(self, name="xen", wire="netdev=n0", netdevs=("user,id=n0",), vifs=4, memory=3072,
+                 card_options="", accel=None, bus="q35", guest_ports=GUEST_PORTS, **options):
+        if not 0 <= vifs <= MAX_VIFS:
+            raise SvioError(f"The card has at most {MAX_VIFS} VIFs for guests, not {vifs}.")
+        self.vifs, self.guest_ports = vifs, guest_ports
+        self.guests = {}
+        card = f"svio-nic,id=svio0,bus=rp0,{wire},mac={CARD_MAC},vifs={vifs},auto-vif=off,mgmt=@MGMT@"
+        super().__init__(name, nics=["pcie-root-port,id=rp0,chassis=1,slot=1",
+                                     card + ("," + card_options if card_options else "")],
+                         netdevs=netdevs, machine=bus, accel=accel, memory=memory, kernel=DEFAULT_KERNEL,
+                         plugin=True, **options)
+
+    # --- the command line ---------------------------------------------------------------------------
+
+    def command(self):
+        management = str(self.sockets / "mgmt").replace(",", ",,")
+        words = [word.replace("@MGMT@", management) for word in super().command()]
+        at = words.index("-cpu")
+        if (self.accel or host.accel()) == "tcg":
+            # With -cpu max Xen's lazy FPU and TCG's XSAVE corrupt programs of guests.
+            words[at + 1] = "qemu64,+npt"
+        return words
+
+    def system(self):
+        def quoted(text):
+            return str(text).replace(",", ",,")
+        xen = (f"com1=115200,8n1 console=com1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M dom0_max_vcpus=1 "
+               "loglvl=warning guest_loglvl=warning noreboot")
+        linux = f"console=hvc0 loglevel=7 panic=-1 {self.append}".strip()
+        kernel = kernels.info(self.kernel)["image"]
+        return ["-no-reboot", "-kernel", str(xen_image.HYPERVISOR), "-append", xen,
+                "-initrd", f"{quoted(kernel)} {quoted(linux)},{quoted(xen_image.DOM0)}",
+                # Before everything that it is to translate. Xen gives no device away without it.
+                "-device", "intel-iommu,intremap=on"]
+
+    def _channels(self):
+        words = super()._channels()
+        at = next(i for i, word in enumerate(words) if word.startswith("virtio-serial-pci"))
+        words[at] = f"virtio-serial-pci,id=serial0,max_ports={self.guest_ports + 3}"
+        at = next(i for i, word in enumerate(words) if word.startswith("file,id=console"))
+        # Also a terminal, for "svio xen shell dom0".
+        words[at] = (f"socket,id=console,path={self.sockets / 'console'},server=on,wait=off,"
+                     f"logfile={self.log_path},logappend=off")
+        ports = [("mgmt", "svio.mgmt", f"path={self.sockets / 'mgmt'},reconnect-ms=200")]
+        ports += [(f"guest{n}", f"svio.guest.{n}", f"path={self.sockets / f'guest{n}'},server=on,wait=off")
+                  for n in range(self.guest_ports)]
+        for name, port, socket in ports:
+            words += ["-chardev", f"socket,id={name},{socket}",
+                      "-device", f"virtserialport,bus=serial0.0,chardev={name},name={port}"]
+        return words
+
+    def check_image(self):
+        if not xen_image.DOM0.exists():
+            raise SvioError("The Xen machine's image is not built yet: run scripts/svio xen up.")
+
+    def _socket_names(self):
+        return ("console", "mgmt", *(f"guest{n}" for n in range(self.guest_ports)))
+
+    def prepare(self):
+        super().prepare()
+        for name in self._socket_names():
+            (self.sockets / name).unlink(missing_ok=True)
+        for path in self.run_dir.glob("guest-*.log"):
+            path.unlink()
+
+    def meet(self, timeout):
+        super().meet(timeout)
+        self.run(f"xen-dom0-up {DOM0_ADDRESS}/{BITS} {self.vifs}", timeout=120)
+
+    def stop(self, grace=20):
+        try:
+            self.keep_consoles()
+        finally:
+            for guest in self.guests.values():
+                guest.close()
+            self.guests = {}
+            sockets = self.sockets
+            super().stop(grace)
+            for name in self._socket_names():
+                (sockets / name).unlink(missing_ok=True)
+
+    # --- guests -------------------------------------------------------------------------------------
+
+    def _place(self, spec):
+        """The guest with what the machine decides: its number, and its slot unless it says one."""
+        spec.check()
+        if spec.name in self.guests:
+            raise SvioError(f"There is a guest {spec.name} already.")
+        taken = {guest.spec.index for guest in self.guests.values()}
+        if not spec.index:
+            spec.index = next(n for n in range(1, 200) if n not in taken)
+        if spec.kind == "vif":
+            used = {guest.spec.slot for guest in self.guests.values()}
+            spec.slot = spec.slot or next((n for n in range(1, self.vifs + 1) if n not in used), 0)
+            if not 1 <= spec.slot <= self.vifs or spec.slot in used:
+                raise SvioError(f"No VF is left for guest {spec.name}: the card was started with {self.vifs}.")
+        used = {guest.port for guest in self.guests.values()}
+        port = next((n for n in range(self.guest_ports) if n not in used), None)
+        if port is None:
+            raise SvioError(f"The machine has room for {self.guest_ports} guests.")
+        return RunningGuest(self, spec, port)
+
+    def create(self, spec, timeout=180):
+        """Start a guest and wait for its agent."""
+        guest = self.launch(spec)
+        try:
+            guest.meet(timeout)
+        except SvioError as error:
+            raise SvioError(f"Guest {spec.name} did not come up: {error.sentence}",
+                            error.detail + "\n" + self.console(spec.name)[-3000:]) from error
+        return guest
+
+    def launch(self, spec):
+        guest = self._place(spec)
+        path = f"/etc/xen/{spec.name}.cfg"
+        self.put(path, spec.xl_config().encode())
+        self.run(f"xl create -q {path}", timeout=180)
+        self.guests[spec.name] = guest
+        return guest
+
+    def destroy(self, name):
+        """As when the power is cut; its console is kept."""
+        guest = self.guests.pop(name)
+        guest.close()
+        self.keep_console(name)
+        self.run(f"xl destroy {name}", timeout=120)
+
+    def console(self, name):
+        """What the guest's kernel and start-up said; not what the agent says there."""
+        text = self.run(f"cat /var/log/xen/console/guest-{name}.log", check=False).out
+        return "\n".join(line for line in text.replace("\r", "").splitlines() if '{"return"' not in line)
+
+    def keep_console(self, name):
+        (self.run_dir / f"guest-{name}.log").write_text(self.console(name))
+
+    def keep_consoles(self):
+        """Into files beside Xen's and dom0's own."""
+        if not self.agent or not self.process or self.process.poll() is not None:
+            return
+        for name in list(self.guests):
+            try:
+                self.keep_console(name)
+            except (SvioError, OSError):
+                continue
+
+    def guest_problems(self):
+        """Lines of the guests' kernel logs that no healthy run has."""
+        found = []
+        for name, guest in self.guests.items():
+            for line in guest.run("dmesg").out.splitlines():
+                if PROBLEMS.search(line) and not HARMLESS.search(line):
+                    found.append(f"{name}: {line}")
+        return found
+
+    # --- Xen's own accounts -------------------------------------------------------------------------
+
+    def cpu_seconds(self):
+        """{domain: CPU seconds} by Xen; in tenths, as xl says them."""
+        found = {}
+        for line in self.run("xl list").out.splitlines()[1:]:
+            fields = line.split()
+            found["dom0" if fields[0] == "Domain-0" else fields[0]] = float(fields[-1])
+        return found
+
+    def vif_list(self):
+        """The card's VIFs, as svioctl in dom0 says them."""
+        return json.loads(self.run("SVIO_SOCKET=/run/svio/mgmt svioctl vif list --json").out)["vifs"]
+
+
+def log_folder(name):
+    return Path("build/run") / name
