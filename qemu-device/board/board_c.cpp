@@ -96,6 +96,10 @@ class HostHooks final : public ThreadHooks {
     void begin(unsigned core) override { host_.thread_begin(host_.opaque, core); }
     void end(unsigned core) override { host_.thread_end(host_.opaque, core); }
     void polling(bool polls) override { host_.thread_polling(host_.opaque, polls); }
+    void attend() override {
+        if (host_.attend)
+            host_.attend(host_.opaque);
+    }
 
   private:
     const SvioHost &host_;
@@ -323,6 +327,10 @@ void svio_board_pause(SvioBoard *board) {
 
 void svio_board_resume(SvioBoard *board) {
     board->board->resume();
+}
+
+void svio_board_core_waits(SvioBoard *, bool waits) {
+    Core::this_one_waits(waits);
 }
 
 void svio_board_set_dma(SvioBoard *board, unsigned slot, bool enabled, bool wants_lock) {

@@ -33,6 +33,9 @@ typedef struct SvioHost {
     void (*thread_begin)(void *opaque, unsigned core);
     void (*thread_end)(void *opaque, unsigned core);
     void (*thread_polling)(void *opaque, bool polling);
+    /* Somebody pauses the board, and a core that is active waits for what takes the lock:
+     * svio_board_core_waits(). May be NULL. */
+    void (*attend)(void *opaque);
 
     /* The wire, unless port is given: locked. send: > 0 taken, 0 kept and no more until
      * svio_board_port_done(), < 0 failed. */
@@ -105,6 +108,9 @@ void svio_board_reset(SvioBoard *board, unsigned slot);
 void svio_board_enable(SvioBoard *board, unsigned slot, bool enabled);
 void svio_board_pause(SvioBoard *board);
 void svio_board_resume(SvioBoard *board);
+/* From a core that is active, around a wait for what somebody does who has the lock, in attend() or
+ * elsewhere. From other threads: nothing. */
+void svio_board_core_waits(SvioBoard *board, bool waits);
 /* Paused. wants_lock: translation itself needs the lock (a virtual IOMMU). */
 void svio_board_set_dma(SvioBoard *board, unsigned slot, bool enabled, bool wants_lock);
 void svio_board_set_link(SvioBoard *board, bool up); /* the port's */

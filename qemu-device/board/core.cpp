@@ -21,6 +21,8 @@ namespace {
 
 constexpr uint64_t budget_start_ns = 10'000;
 
+thread_local Core *this_core = nullptr;
+
 uint64_t thread_cpu_ns() {
     timespec ts{};
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
@@ -113,7 +115,7 @@ void Core::stop() {
 // ---- being active ----
 
 bool Core::enter() {
-    active_.store(1, std::memory_order_seq_cst);
+    active_.store(active, std::memory_order_seq_cst);
     // Sequentially consistent, as is Board::pause(): either the pauser sees us active and waits, or we see
     // its pause and stay out.
     if (!board_.paused()) [[likely]]
@@ -123,12 +125,27 @@ bool Core::enter() {
 }
 
 void Core::leave() {
-    active_.store(0, std::memory_order_seq_cst);
+    active_.store(inactive, std::memory_order_seq_cst);
     active_.notify_all();
 }
 
+// The pauser has the guest lock, as a rule, and so is the one that an active core may be waiting for.
 void Core::wait_inactive() {
-    active_.wait(1, std::memory_order_seq_cst);
+    while (uint32_t state = active_.load(std::memory_order_seq_cst)) {
+        if (state == active) {
+            active_.wait(active, std::memory_order_seq_cst);
+        } else {
+            board_.hooks().attend();
+            sched_yield(); // until it has seen that it need not wait any more
+        }
+    }
+}
+
+void Core::this_one_waits(bool waits) {
+    if (!this_core)
+        return;
+    this_core->active_.store(waits ? waiting : active, std::memory_order_seq_cst);
+    this_core->active_.notify_all();
 }
 
 void Core::wake() {
@@ -572,6 +589,7 @@ void Core::run() {
     std::string name = "svio-core" + std::to_string(index_);
     pthread_setname_np(pthread_self(), name.c_str());
     prctl(PR_SET_TIMERSLACK, 1UL); // rest() means what it says
+    this_core = this;
     board_.hooks().begin(index_);
     uint64_t idle_since = 0;
     while (!stopping_.load(std::memory_order_relaxed)) {

@@ -57,6 +57,8 @@ class Core {
     void wake();
     /// The pauser's half: returns when the core is not active.
     void wait_inactive();
+    /// Of the calling core, if it is one: it stays active, and waits for what takes the guest lock.
+    static void this_one_waits(bool waits);
     /// A frame whose receive queue is busy. False: the backlog is full. Guest lock held.
     bool push_backlog(Vif &vif, std::vector<uint8_t> frame, const Offload &offload = {}, uint32_t segment = 0,
                       bool sorted = false);
@@ -234,7 +236,8 @@ class Core {
     std::atomic<size_t> backlog_size_{0};
     bool backlog_waiter_ = false;
 
-    std::atomic<uint32_t> active_{0};
+    enum : uint32_t { inactive, active, waiting };
+    std::atomic<uint32_t> active_{inactive};
     std::atomic<bool> poked_{false};
     std::atomic<bool> sleeping_{false};
     std::atomic<bool> stopping_{false};

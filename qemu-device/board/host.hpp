@@ -90,6 +90,8 @@ class ThreadHooks {
     virtual void end(unsigned /*core*/) {}
     /// Whether the core looks for work all the time: who waits for it had better not go to sleep.
     virtual void polling(bool /*polls*/) {}
+    /// Board::pause() waits for a core that waits for what takes the guest lock (Core::this_one_waits()).
+    virtual void attend() {}
 };
 
 enum class Verdict : uint8_t { Pending, Sent, Failed };

@@ -19,6 +19,9 @@ static bool svio_dma_copy(SvioFunction *function, uint64_t address, void *host, 
     AddressSpace *as = function->dma;
     uint8_t *at = host;
 
+    if (function->atc) {
+        return svio_atc_copy(function, address, host, length, is_write);
+    }
     RCU_READ_LOCK_GUARD();
     while (length > 0) {
         hwaddr piece = length, offset;
@@ -58,8 +61,12 @@ static bool svio_dma_write(void *opaque, uint64_t address, const void *from, siz
  */
 static bool svio_dma_show(void *opaque, uint64_t address, size_t length,
                           bool (*take)(void *taker, const uint8_t *piece, size_t length), void *taker) {
-    AddressSpace *as = pci_get_address_space(PCI_DEVICE(opaque));
+    SvioFunction *function = opaque;
+    AddressSpace *as = function->dma;
 
+    if (function->atc) {
+        return svio_atc_show(function, address, length, take, taker);
+    }
     RCU_READ_LOCK_GUARD();
     while (length > 0) {
         hwaddr piece = length, offset;
@@ -77,19 +84,28 @@ static bool svio_dma_show(void *opaque, uint64_t address, size_t length,
 
 /* ---- windows ---- */
 
-/* With a virtual IOMMU the cache has no pointer, and each access is translated. */
+/* With a virtual IOMMU the cache has no pointer, and each access is translated; or, where the function caches
+ * translations, it has one once it is used. */
 static bool svio_window_map(SvioFunction *function, SvioNicWindow *window) {
     AddressSpace *as = function->dma;
-    int64_t got = address_space_cache_init(&window->cache, as, window->address, window->length, true);
-    MemoryRegion *mr = window->cache.mrs.mr;
+    MemoryRegion *mr;
+    int64_t got;
 
+    window->tried = false;
+    if (function->atc) {
+        return true;
+    }
+    got = address_space_cache_init(&window->cache, as, window->address, window->length, true);
+    mr = window->cache.mrs.mr;
     window->board.direct = got >= (int64_t)window->length ? window->cache.ptr : NULL;
     return window->board.direct || (got >= (int64_t)window->length && memory_region_get_iommu(mr));
 }
 
 static void svio_window_unmap(SvioNicWindow *window) {
     window->board.direct = NULL;
-    address_space_cache_destroy(&window->cache);
+    window->mr = NULL;
+    address_space_cache_destroy(&window->cache); /* of what was never made: nothing */
+    address_space_cache_init_empty(&window->cache);
 }
 
 static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t length, bool now) {
@@ -100,6 +116,8 @@ static SvioWindow *svio_window_open(void *opaque, uint64_t address, size_t lengt
         return NULL;
     }
     window = g_new0(SvioNicWindow, 1);
+    window->function = function;
+    address_space_cache_init_empty(&window->cache);
     window->address = address;
     window->length = length;
     /* What is out of reach for now is mapped when the memory map changes: see svio_dma_commit(). */
@@ -123,7 +141,13 @@ static void svio_window_close(void *opaque, SvioWindow *board) {
 static bool svio_window_load(void *opaque, SvioWindow *board, size_t offset, void *to, size_t length) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
-    return svio_dma_copy(opaque, window->address + offset, to, length, false);
+    if (!svio_dma_copy(opaque, window->address + offset, to, length, false)) {
+        return false;
+    }
+    if (window->function->atc) {
+        svio_atc_use_window(window);
+    }
+    return true;
 }
 
 static bool svio_window_store(void *opaque, SvioWindow *board, size_t offset, const void *from,
@@ -136,12 +160,26 @@ static bool svio_window_store(void *opaque, SvioWindow *board, size_t offset, co
 static void svio_window_written(void *opaque, SvioWindow *board, size_t offset, size_t length) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
-    address_space_cache_invalidate(&window->cache, offset, length);
+    if (window->mr) {
+        svio_atc_window_written(window, offset, length);
+    } else {
+        address_space_cache_invalidate(&window->cache, offset, length);
+    }
 }
 
 /* The memory map of some function or CPU changes; this is said for each piece that ours loses or gets. */
-static void svio_dma_changed(MemoryListener *listener, MemoryRegionSection *section) {
-    container_of(listener, SvioFunction, listener)->remap = true;
+static void svio_dma_added(MemoryListener *listener, MemoryRegionSection *section) {
+    SvioFunction *function = container_of(listener, SvioFunction, listener);
+
+    function->remap = true;
+    svio_atc_section_added(function, section);
+}
+
+static void svio_dma_removed(MemoryListener *listener, MemoryRegionSection *section) {
+    SvioFunction *function = container_of(listener, SvioFunction, listener);
+
+    function->remap = true;
+    svio_atc_section_removed(function, section);
 }
 
 /* The memory map has changed: bus master, hotplug, or anything else. */
@@ -153,6 +191,7 @@ static void svio_dma_commit(MemoryListener *listener) {
         return;
     }
     function->remap = false;
+    svio_atc_flush(function);
     if (QLIST_EMPTY(&function->windows)) {
         return;
     }
@@ -169,8 +208,8 @@ static void svio_dma_listen(SvioFunction *function, AddressSpace *as) {
     function->remap = true; /* open windows are elsewhere now */
     function->listener = (MemoryListener){
         .name = "svio-nic",
-        .region_add = svio_dma_changed,
-        .region_del = svio_dma_changed,
+        .region_add = svio_dma_added,
+        .region_del = svio_dma_removed,
         .commit = svio_dma_commit,
     };
     memory_listener_register(&function->listener, as);
@@ -196,17 +235,22 @@ static AddressSpace *svio_dma_space(SvioFunction *function) {
 void svio_dma_update(SvioFunction *function, bool enabled) {
     /*
      * Behind a virtual IOMMU a translation may report a fault, which takes the BQL, and amd-iommu has no lock
-     * of its own. Asked for now rather than when the device is realized: the IOMMU may come later on the
-     * command line.
+     * of its own: cores hold it all the time, unless the function can cache translations (svio_atc.c). Asked
+     * for now rather than when the device is realized: the IOMMU may come later on the command line.
      */
     bool iommu = pci_device_iommu_address_space(PCI_DEVICE(function)) != &address_space_memory;
+    bool atc = svio_atc_possible(PCI_DEVICE(function));
     AddressSpace *as = enabled ? svio_dma_space(function) : function->dma;
 
-    if (as != function->dma) {
+    if (as != function->dma || atc != !!function->atc) {
         memory_listener_unregister(&function->listener);
+        svio_atc_stop(function);
+        if (atc) {
+            svio_atc_start(function);
+        }
         svio_dma_listen(function, as);
     }
-    svio_board_set_dma(function->nic->board, function->slot, enabled, iommu);
+    svio_board_set_dma(function->nic->board, function->slot, enabled, iommu && !function->atc);
 }
 
 void svio_dma_fill_host(SvioFunctionHost *host) {
@@ -227,6 +271,7 @@ void svio_dma_start(SvioFunction *function) {
 void svio_dma_stop(SvioFunction *function) {
     if (function->dma) {
         memory_listener_unregister(&function->listener);
+        svio_atc_stop(function);
         function->dma = NULL;
     }
 }

@@ -97,6 +97,7 @@ static bool svio_make_board(SvioNic *nic, Error **errp) {
         .thread_begin = svio_thread_begin,
         .thread_end = svio_thread_end,
         .thread_polling = svio_halt_polling,
+        .attend = svio_atc_attend,
     };
     SvioBoardConfig config = {
         .cores = nic->cores,
@@ -111,9 +112,11 @@ static bool svio_make_board(SvioNic *nic, Error **errp) {
     };
     g_autofree char *why = NULL;
 
+    svio_atc_init(nic);
     svio_net_fill_host(&host);
     nic->board = svio_board_new(&host, &config, &why);
     if (!nic->board) {
+        svio_atc_exit(nic);
         error_setg(errp, "svio-nic: %s", why ? why : "out of memory");
         return false;
     }
@@ -160,6 +163,7 @@ static void svio_end(SvioNic *nic) {
     svio_sriov_exit(nic);
     svio_function_exit(SVIO_FUNCTION(nic));
     g_clear_pointer(&nic->board, svio_board_free);
+    svio_atc_exit(nic);
 }
 
 static void svio_realize(PCIDevice *pci, Error **errp) {

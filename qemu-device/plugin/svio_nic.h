@@ -25,11 +25,16 @@ OBJECT_DECLARE_SIMPLE_TYPE(SvioNic, SVIO_NIC)
 /* A ring or event block of the guest, mapped as long as the board uses it. */
 typedef struct SvioNicWindow {
     SvioWindow board; /* first: the board knows only this */
-    MemoryRegionCache cache;
+    SvioFunction *function;
+    MemoryRegionCache cache; /* unless the function caches translations: */
+    MemoryRegion *mr;        /* of board.direct */
+    bool tried;              /* to have that */
     hwaddr address;
     hwaddr length;
     QLIST_ENTRY(SvioNicWindow) next;
 } SvioNicWindow;
+
+typedef struct SvioTranslation SvioTranslation;
 
 /* An MSI-X vector under KVM, see svio_irqfd.c. Changed with the BQL. */
 typedef struct SvioVector {
@@ -65,7 +70,11 @@ struct SvioFunction {
 
     AddressSpace *dma; /* where the board reads and writes, and the listener listens */
     MemoryListener listener;
-    bool remap; /* the map has changed, and its commit is to come */
+    bool remap;            /* the map has changed, and its commit is to come */
+    SvioTranslation **atc; /* behind an IOMMU, see svio_atc.c; NULL: none */
+    bool atc_deaf;         /* that IOMMU would not tell what is not true any more */
+    uint64_t atc_misses;
+    QLIST_HEAD(, SvioIommuSection) iommu_sections;
     /* Changed with the BQL and a paused board. */
     QLIST_HEAD(, SvioNicWindow) windows;
 };
@@ -97,6 +106,11 @@ struct SvioNic {
     bool stopped; /* the machine is, and we have paused the board for it */
 
     QLIST_HEAD(, SvioFunction) with_bells;
+
+    /* Translations that cores wait for. */
+    QemuMutex miss_mutex;
+    QSIMPLEQ_HEAD(, SvioMiss) misses;
+    QEMUBH *miss_bh;
 
     NotifierWithReturn migration;
     Error *migration_blocker;
@@ -134,6 +148,24 @@ void svio_dma_start(SvioFunction *function);
 void svio_dma_stop(SvioFunction *function);
 /* Bus mastering is on or off now. The board is paused. */
 void svio_dma_update(SvioFunction *function, bool enabled);
+
+/* svio_atc.c */
+typedef bool SvioTake(void *taker, const uint8_t *piece, size_t length);
+void svio_atc_init(SvioNic *nic);
+void svio_atc_exit(SvioNic *nic);
+void svio_atc_attend(void *opaque);
+/* Whether there is an IOMMU before the function that tells of each invalidation. */
+bool svio_atc_possible(PCIDevice *pci);
+/* The listener is not registered. */
+void svio_atc_start(SvioFunction *function);
+void svio_atc_stop(SvioFunction *function);
+void svio_atc_section_added(SvioFunction *function, MemoryRegionSection *section);
+void svio_atc_section_removed(SvioFunction *function, MemoryRegionSection *section);
+void svio_atc_flush(SvioFunction *function);
+bool svio_atc_copy(SvioFunction *function, hwaddr address, void *data, size_t length, bool write);
+bool svio_atc_show(SvioFunction *function, hwaddr address, size_t length, SvioTake *take, void *taker);
+void svio_atc_use_window(SvioNicWindow *window);
+void svio_atc_window_written(SvioNicWindow *window, size_t offset, size_t length);
 
 /* svio_migration.c */
 void svio_migration_class_init(DeviceClass *dc);
