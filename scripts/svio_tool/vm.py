@@ -64,7 +64,7 @@ class Vm:
 
     def __init__(self, name="vm", nics=(), netdevs=(), machine="q35", accel=None, smp=1, memory=512,
                  kernel=DEFAULT_KERNEL, extra=(), append="", plugin=None, run_dir=None, boot_timeout=180,
-                 wait=True, interactive=False):
+                 wait=True, interactive=False, detached=False):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name):
             raise SvioError(f"A VM's name has letters, digits, dots and dashes only, not: {name}")
         self.name, self.nics, self.netdevs = name, list(nics), list(netdevs)
@@ -76,6 +76,7 @@ class Vm:
         # Models of ours come from the plugin; other models must not be measured with it loaded.
         self.plugin = any(_bare(nic, "svio") for nic in self.nics) if plugin is None else plugin
         self.boot_timeout, self.wait, self.interactive = boot_timeout, wait, interactive
+        self.detached = detached        # it may go on when we end, and then has the name
         self.run_dir = Path(run_dir) if run_dir else RUN / name
         self.sockets = self.run_dir
         self.process = self.monitor = self.agent = None
@@ -200,7 +201,8 @@ class Vm:
                 # Its own session: Ctrl-C is ours to handle, and QEMU is asked to end in order.
                 self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=errors,
                                                 stderr=errors, start_new_session=True,
-                                                preexec_fn=_end_with_us())
+                                                pass_fds=(self._lock.fileno(),) if self.detached else (),
+                                                preexec_fn=None if self.detached else _end_with_us())
             except FileNotFoundError:
                 raise SvioError(f"{QEMU} is not installed: run scripts/svio setup.") from None
 

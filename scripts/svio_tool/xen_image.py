@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Xen machine's files: Debian's hypervisor, dom0 and its guests, out of packages that are never installed.
+"""The Xen machine's files: Debian's hypervisor, dom0 and its guests, of packages that are never installed.
 
 dom0 is the test VM's image with Xen's tools in one more archive; it carries kernel and archive of its guests.
 """
@@ -29,7 +29,8 @@ HOTPLUG = REPO / "hv-interface" / "xen"
 XEN_PROGRAMS = "xl xenstored xenconsoled xenconsole xen-init-dom0 xentrace xentop".split()
 PROGRAMS = "xenstore xenalyze".split()
 XENSTORE_LINKS = "read write ls list exists rm watch chmod".split()
-NOT_WANTED = re.compile(guest_image.UNUSED.pattern + "|python|systemd|^udev|^sysv|^init|^e2fs|^lsb|^ucf|^grub")
+NOT_WANTED = re.compile(guest_image.UNUSED.pattern
+                        + "|python|systemd|^udev|^sysv|^init|^e2fs|^lsb|^ucf|^grub")
 GUEST_MODULES = "xen-netfront xen-pcifront svio 8021q e1000e igbvf".split()
 
 
@@ -112,7 +113,7 @@ class XenImageStep(Step):
             # Its debugging information is larger than the rest of the guest.
             log.run(["strip", "--strip-debug", path], "strip could not make svio.ko smaller")
         own = JUNK / "xen-guest-modules.cpio"
-        guest_image.write(own, functools.partial(_modules_content, stage))
+        guest_image.write(own, functools.partial(_guest_content, stage))
         guest_image.join(GUEST, (guest_image.XEN_GUEST_BASE, own))
         extra = JUNK / "xen-dom0-extra.cpio"
         guest_image.write(extra, functools.partial(_dom0_content, facts))
@@ -140,11 +141,13 @@ def _guest_stage(facts, log):
         if not path.name.endswith(".bin"):
             shutil.copy2(path, target)
     (target / "modules.order").write_text("")
-    log.run([kernels.depmod(), "-b", stage, facts["version"]], "depmod could not read the Xen guest's modules")
+    log.run([kernels.depmod(), "-b", stage, facts["version"]],
+            "depmod could not read the Xen guest's modules")
     return stage
 
 
-def _modules_content(stage, archive):
+def _guest_content(stage, archive):
+    archive.file("usr/sbin/xen-console-shell", HERE / "xen-console-shell", 0o755)
     for path in sorted(stage.rglob("*")):
         if path.is_file():
             archive.file("usr/" + str(path.relative_to(stage)), path, 0o644)

@@ -6,17 +6,22 @@
         direct = xen.create(Guest("vif1", "vif", slot=1, vlan=100, rate=50))
         print(direct.run("ping -c 3 10.88.0.2").out)
 
-One Ethernet segment, 10.88.0.0/16: what is at the wire has 10.88.0.1, dom0's bridge (with the card's PF as its
-uplink) 10.88.0.2, guests the addresses from 10.88.0.11 on.
+One Ethernet segment, 10.88.0.0/16: what is at the wire has 10.88.0.1, dom0's bridge (with the card's PF as
+its uplink) 10.88.0.2, guests the addresses from 10.88.0.11 on.
 """
 import json
+import os
 import re
-from dataclasses import dataclass
+import select
+import signal
+import subprocess
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from svio_tool import host, kernels, xen_image
 from svio_tool.agent import Agent
-from svio_tool.paths import DEFAULT_KERNEL
+from svio_tool.paths import DEFAULT_KERNEL, RUN
+from svio_tool.qmp import QmpClient
 from svio_tool.ui import SvioError
 from svio_tool.vm import HARMLESS, PROBLEMS, Vm
 
@@ -121,8 +126,8 @@ class RunningGuest:
 
 
 class XenMachine(Vm):
-    """dom0 as a Vm: run() and the like are about it. `wire` is how the card's port is said to QEMU, `netdev=ID`
-    or `port=...`."""
+    """dom0 as a Vm: run() and the like are about it. `wire` is how the card's port is said to QEMU,
+    `netdev=ID` or `port=...`."""
 
     def __init__(self, name="xen", wire="netdev=n0", netdevs=("user,id=n0",), vifs=4, memory=3072,
                  card_options="", accel=None, bus="q35", guest_ports=GUEST_PORTS, **options):
@@ -152,7 +157,7 @@ class XenMachine(Vm):
             return str(text).replace(",", ",,")
         xen = (f"com1=115200,8n1 console=com1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M dom0_max_vcpus=1 "
                "loglvl=warning guest_loglvl=warning noreboot")
-        linux = f"console=hvc0 loglevel=7 panic=-1 {self.append}".strip()
+        linux = f"console=hvc0 loglevel=7 panic=-1 tsc=reliable {self.append}".strip()
         kernel = kernels.info(self.kernel)["image"]
         return ["-no-reboot", "-kernel", str(xen_image.HYPERVISOR), "-append", xen,
                 "-initrd", f"{quoted(kernel)} {quoted(linux)},{quoted(xen_image.DOM0)}",
@@ -204,6 +209,49 @@ class XenMachine(Vm):
             super().stop(grace)
             for name in self._socket_names():
                 (sockets / name).unlink(missing_ok=True)
+            (self.run_dir / "xen.json").unlink(missing_ok=True)
+
+    # --- a machine that goes on without us ----------------------------------------------------------
+
+    def leave_running(self):
+        """We end, and it does not; attach() finds it again."""
+        state = {"options": {"vifs": self.vifs, "guest_ports": self.guest_ports}, "pid": self.pid,
+                 "sockets": str(self.sockets),
+                 "guests": [[asdict(guest.spec), guest.port] for guest in self.guests.values()]}
+        (self.run_dir / "xen.json").write_text(json.dumps(state, indent=1) + "\n")
+        self.release()
+
+    def release(self):
+        """Let go of it."""
+        for part in (*self.guests.values(), self.agent, self.monitor):
+            if part:
+                part.close()
+        self.agent = self.monitor = None
+
+    @classmethod
+    def attach(cls, name):
+        """The machine of this name that runs."""
+        try:
+            state = json.loads((RUN / name / "xen.json").read_text())
+            process = Adopted(state["pid"], f"svio-{name}")
+        except (OSError, ValueError, KeyError):
+            raise SvioError("No Xen machine is running: start one with scripts/svio xen up.") from None
+        machine = cls(name, **state["options"])
+        machine.process, machine.sockets = process, Path(state["sockets"])
+        for spec, port in state["guests"]:
+            machine.guests[spec["name"]] = RunningGuest(machine, Guest(**spec), port)
+        machine.monitor = QmpClient(machine.sockets / "qmp", 30, machine.check_alive)
+        Vm.meet(machine, 60)
+        return machine
+
+    def guest(self, name):
+        if name not in self.guests:
+            raise SvioError(f"There is no guest {name}; there are: dom0"
+                            + "".join(f", {known}" for known in self.guests) + ".")
+        return self.guests[name]
+
+    def guest_kernel(self):
+        return kernels.info(self.kernel)["image"]
 
     # --- guests -------------------------------------------------------------------------------------
 
@@ -219,7 +267,7 @@ class XenMachine(Vm):
             used = {guest.spec.slot for guest in self.guests.values()}
             spec.slot = spec.slot or next((n for n in range(1, self.vifs + 1) if n not in used), 0)
             if not 1 <= spec.slot <= self.vifs or spec.slot in used:
-                raise SvioError(f"No VF is left for guest {spec.name}: the card was started with {self.vifs}.")
+                raise SvioError(f"No VF is left for guest {spec.name}: the card has {self.vifs}.")
         used = {guest.port for guest in self.guests.values()}
         port = next((n for n in range(self.guest_ports) if n not in used), None)
         if port is None:
@@ -293,5 +341,32 @@ class XenMachine(Vm):
         return json.loads(self.run("SVIO_SOCKET=/run/svio/mgmt svioctl vif list --json").out)["vifs"]
 
 
-def log_folder(name):
-    return Path("build/run") / name
+class Adopted:
+    """A process that another one of us has started, with what subprocess.Popen has of our needs."""
+
+    def __init__(self, pid, marker):
+        self.pid, self.returncode = pid, None
+        self._handle = os.pidfd_open(pid)
+        # The number may be somebody else's by now.
+        if marker not in Path(f"/proc/{pid}/cmdline").read_text():
+            os.close(self._handle)
+            raise ValueError(f"process {pid} is not {marker}")
+
+    def poll(self):
+        if self.returncode is None and select.select([self._handle], [], [], 0)[0]:
+            self.returncode = 0         # which one only its parent gets to know
+        return self.returncode
+
+    def wait(self, timeout=None):
+        if self.returncode is None and not select.select([self._handle], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired("qemu", timeout)
+        return self.poll()
+
+    def send_signal(self, number):
+        try:
+            signal.pidfd_send_signal(self._handle, number)
+        except ProcessLookupError:
+            pass
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)

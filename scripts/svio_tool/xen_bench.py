@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Xen's split driver beside a VIF, in one boot of the Xen machine: latency, rates, and where CPU time goes.
+
+Guests of both kinds run all the time, of the same kernel and image; a round visits every measurement in a
+shuffled order. The wire is a native port of the card, and svio-wire-peer is at its other end, for both:
+netfront's frames pass netback, dom0's bridge and the card's PF on their way to it. Round trips are whole
+ones, in microseconds, of sockperf; CPU seconds are Xen's own, in tenths as xl says them.
+"""
+import random
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from svio_tool import ui
+from svio_tool.latency import TX_SIZE, WirePeer, board_difference, parse_ping_pong, parse_throughput, tx_rate
+from svio_tool.scaling_stats import spread
+from svio_tool.ui import SvioError
+from svio_tool.xen_machine import BITS, WIRE_ADDRESS, Guest, XenMachine
+
+PATHS = ("split", "vif")
+KIND = {"split": "netfront", "vif": "vif"}
+SECONDS = 3
+FLOOD_SECONDS = 2
+# sockperf sleeps so long between its start and its test.
+WARM_UP = 2.0
+NETWORK = re.compile(r"\beth\d|\bvif\d|svio")
+
+
+class XenLab:
+    """The machine with so many guests of each kind, and the wire's peer."""
+
+    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS):
+        self.pairs, self.name, self.accel, self.seconds = pairs, name, accel, seconds
+        self.stack = ExitStack()
+        self.vm = self.peer = None
+        self.guests = {}
+
+    def __enter__(self):
+        with ExitStack() as stack:
+            folder = Path(tempfile.mkdtemp(prefix="svio-xen-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            near, far = folder / "vm", folder / "peer"
+            self.peer = stack.enter_context(WirePeer([f"wire,{far},{near},{WIRE_ADDRESS}/{BITS}"]))
+            with ui.Progress("Xen and dom0 boot"):
+                self.vm = stack.enter_context(XenMachine(
+                    self.name, wire=f"port=dgram:{near},,{far}", netdevs=[], vifs=max(self.pairs, 1),
+                    accel=self.accel, memory=1536 + 2 * 256 * self.pairs, guest_ports=2 * self.pairs))
+            for number in range(1, self.pairs + 1):
+                for path in PATHS:
+                    name = f"{path}{number}"
+                    with ui.Progress(f"guest {name} boots"):
+                        guest = self.vm.create(Guest(name, KIND[path]))
+                        guest.run(f"ping -c 3 -i 0.2 -W 5 -q {WIRE_ADDRESS}")
+                        self.guests.setdefault(path, []).append(guest)
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *what):
+        return self.stack.__exit__(*what)
+
+    # --- what is counted ----------------------------------------------------------------------------
+
+    def snapshot(self, guests):
+        texts = {"dom0": self.vm.run("cat /proc/interrupts").out}
+        for guest in guests:
+            texts[guest.name] = guest.run("cat /proc/interrupts; cat /proc/net/dev").out
+        return {"cpu": self.vm.cpu_seconds(), "board": self.vm.stats(),
+                "events": {name: network_events(text) for name, text in texts.items()},
+                "received": {guest.name: received(texts[guest.name]) for guest in guests}}
+
+    def difference(self, before, after):
+        events = {name: {key: value - before["events"][name].get(key, 0) for key, value in counts.items()}
+                  for name, counts in after["events"].items()}
+        return {"cpu_s": {name: round(value - before["cpu"].get(name, 0), 1)
+                          for name, value in after["cpu"].items()},
+                "interrupts": events, "board": board_difference(before["board"], after["board"])}
+
+    # --- measurements -------------------------------------------------------------------------------
+
+    def measure(self, guests, programs, pause):
+        """Programs in guests at the same time; [their output] and what was counted meanwhile."""
+        before = self.snapshot(guests)
+        started = [guest.spawn(program) for guest, program in zip(guests, programs)]
+        time.sleep(pause)           # questions to a guest go through dom0, and would disturb it
+        results = [process.wait(60) for process in started]
+        after = self.snapshot(guests)
+        for guest, result in zip(guests, results):
+            if result.rc:
+                raise SvioError(f"Measuring failed in guest {guest.name}", result.out[-1000:] + result.err)
+        return [result.out for result in results], self.difference(before, after)
+
+    def round_trips(self, path, count, size, to_guest=False):
+        guests = self.guests[path][:count]
+        target, server = WIRE_ADDRESS, None
+        if to_guest:
+            other = self.guests[path][1]
+            target = other.spec.address
+            server = other.spawn(f"sockperf server -i {target} -p 11111")
+        try:
+            word = f"sockperf ping-pong -i {target} -p 11111 -t {self.seconds} -m {size} --full-rtt"
+            texts, counted = self.measure(guests, [word] * count, WARM_UP + self.seconds)
+        finally:
+            if server:
+                server.kill()
+        trips = [parse_ping_pong(text) for text in texts]
+        found = {name: statistics.median(trip[name] for trip in trips)
+                 for name in ("p50_us", "p90_us", "p99_us")}
+        return {"kind": "rtt", "size": size, "peer": "guest" if to_guest else "wire", **found,
+                "messages": sum(trip["samples"] for trip in trips),
+                "dropped": sum(trip["dropped"] for trip in trips), **counted}
+
+    def sending(self, path, count):
+        self.peer.ask("reset")
+        word = f"sockperf throughput -i {WIRE_ADDRESS} -p 9 -t {self.seconds} -m {TX_SIZE}"
+        texts, counted = self.measure(self.guests[path][:count], [word] * count,
+                                      WARM_UP + self.seconds)
+        sent = [parse_throughput(text) for text in texts]
+        sink = self.peer.ask("counters")["wires"]["wire"]["sink"]
+        rate = tx_rate(sink, sum(one[0] for one in sent), max(one[1] for one in sent))
+        return {"kind": "tx", "size": TX_SIZE, "peer": "wire", "messages": rate["datagrams"], **rate, **counted}
+
+    def receiving(self, path):
+        """The peer sends as fast as the wire takes frames, to one guest."""
+        guest = self.guests[path][0]
+        before = self.snapshot([guest])
+        begin = time.monotonic()
+        self.peer.ask(f"flood wire {guest.spec.mac} {guest.spec.address} {TX_SIZE}")
+        try:
+            time.sleep(FLOOD_SECONDS)
+        finally:
+            self.peer.ask("flood wire off")
+        seconds = time.monotonic() - begin
+        after = self.snapshot([guest])
+        frames = after["received"][guest.name] - before["received"][guest.name]
+        if not frames:
+            raise SvioError(f"Nothing of the flood came to guest {guest.name}")
+        return {"kind": "rx", "size": TX_SIZE, "peer": "wire", "per_s": frames / seconds, "messages": frames,
+                "seconds": seconds, **self.difference(before, after)}
+
+    def idle(self):
+        """Nothing is sent; the same questions are asked."""
+        guests = [self.guests[path][0] for path in PATHS]
+        _, counted = self.measure(guests, [f"sleep {WARM_UP + self.seconds}"] * 2, WARM_UP + self.seconds)
+        return {"kind": "idle", "size": 0, "peer": "none", "messages": 0, **counted}
+
+    def cell(self, kind, path, count=1, size=64):
+        if kind == "idle":
+            found = self.idle()
+        elif kind == "rx":
+            found = self.receiving(path)
+        elif kind == "tx":
+            found = self.sending(path, count)
+        else:
+            found = self.round_trips(path, count, size, kind == "guest")
+        return {"path": path, "guests": count, **found}
+
+
+def network_events(text):
+    """{"event" or "device" and its name: how often} of a domain's network devices in its /proc/interrupts:
+    event channels, and interrupts of PCI devices (which Xen delivers as event channels too)."""
+    found = {}
+    for line in text.splitlines():
+        match = re.match(r"\s*\d+:\s+((?:\d+\s+)+)(xen-\S+)\s+(\S+)\s+(.+)", line)
+        if match and NETWORK.search(match[4]):
+            kind = "device" if "pirq" in match[2] else "event"
+            name = f"{kind} {match[4].strip()}"
+            found[name] = found.get(name, 0) + sum(map(int, match[1].split()))
+    return found
+
+
+def received(text):
+    """Frames that came in at eth0, of /proc/net/dev."""
+    match = re.search(r"^\s*eth0:\s*\d+\s+(\d+)", text, re.M)
+    return int(match[1]) if match else 0
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+def plan(pairs, quick):
+    """[(kind, path, guests)] of one round. One guest of a kind can only talk to the wire."""
+    counts = [1] if quick else [count for count in (1, 2, 4) if count <= pairs]
+    cells = [("idle", "none", 0)]
+    for path in PATHS:
+        for count in counts:
+            cells += [("rtt", path, count), ("tx", path, count)]
+        cells.append(("rx", path, 1))
+        if pairs > 1:
+            cells.append(("guest", path, 1))
+    return cells
+
+
+def measure(lab, cells, rounds, seed, on_round=lambda cells: None):
+    """All rounds; on_round gets the cells so far after each."""
+    shuffle = random.Random(seed)
+    done = []
+    for number in range(1, rounds + 1):
+        order = list(cells)
+        shuffle.shuffle(order)
+        title = f"round {number} of {rounds}"
+        with ui.Progress(title) as progress:
+            for kind, path, count in order:
+                progress.title = f"{title}: {WORDS[kind]} {path} {count or ''}".rstrip()
+                done.append({"round": number, **lab.cell(kind, path, count)})
+            progress.title = title
+        on_round(done)
+    return done
+
+
+WORDS = {"rtt": "round trips to the wire,", "guest": "round trips from guest to guest,", "tx": "sending,",
+         "rx": "receiving,", "idle": "idle"}
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+def pick(cells, **wanted):
+    """{round: cell} with these properties."""
+    return {cell["round"]: cell for cell in cells if all(cell[key] == value for key, value in wanted.items())}
+
+
+def compare(cells, name, **wanted):
+    """VIF to split driver: ratio of the medians, with the smallest and largest of a single round."""
+    split, vif = (pick(cells, path=path, **wanted) for path in PATHS)
+    both = sorted(split.keys() & vif.keys())
+    if not both:
+        return None
+    single = [vif[n][name] / split[n][name] for n in both]
+    value = statistics.median(vif[n][name] for n in both) / statistics.median(split[n][name] for n in both)
+    return {"value": value, "min": min(single), "max": max(single)}
+
+
+def ratios(cells):
+    found = {}
+    for count in sorted({cell["guests"] for cell in cells if cell["kind"] == "rtt"}):
+        found[f"p50_{count}"] = compare(cells, "p50_us", kind="rtt", peer="wire", guests=count)
+        found[f"p99_{count}"] = compare(cells, "p99_us", kind="rtt", peer="wire", guests=count)
+        found[f"tx_{count}"] = compare(cells, "per_s", kind="tx", guests=count)
+    found["p50_guest"] = compare(cells, "p50_us", kind="rtt", peer="guest")
+    found["rx"] = compare(cells, "per_s", kind="rx")
+    return {name: value for name, value in found.items() if value}
+
+
+def summary(cells, path, name, **wanted):
+    return spread(cell[name] for cell in pick(cells, path=path, **wanted).values())
+
+
+def per_message(cells, path, kind, **wanted):
+    """{what: median over the rounds} for one message: a round trip, or a datagram."""
+    found = {"dom0_us": [], "guest_us": [], "events": [], "device": []}
+    for cell in pick(cells, path=path, kind=kind, **wanted).values():
+        messages = cell["messages"]
+        names = [name for name in cell["cpu_s"] if name.startswith(path)]
+        found["dom0_us"].append(cell["cpu_s"]["dom0"] * 1e6 / messages)
+        found["guest_us"].append(sum(cell["cpu_s"][name] for name in names) * 1e6 / messages)
+        for what in ("event", "device"):
+            total = sum(value for counts in cell["interrupts"].values() for name, value in counts.items()
+                        if name.startswith(what))
+            found["events" if what == "event" else "device"].append(total / messages)
+    return {name: statistics.median(values) for name, values in found.items() if values}
+
+
+def dom0_share(cells, path, kind):
+    """CPU seconds of dom0 in a measurement: median with the smallest and the largest."""
+    return spread(cell["cpu_s"]["dom0"] for cell in cells if cell["kind"] == kind and cell["path"] == path
+                  and cell["guests"] <= 1 and cell["peer"] != "guest")
