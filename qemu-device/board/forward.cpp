@@ -219,8 +219,17 @@ Switch::Way Core::decide(Vif &vif, std::span<const uint8_t> head) const {
         way.drop = SVIO_STAT_DROP_TX_LINK_DOWN;
     else
         way = board_.table().from_vif(vif.config().slot, head);
-    if (way.dropped() || !way.port)
+    if (way.dropped())
         return way;
+    // Where its source is now, the port is not.
+    unsigned vid = way.tci & Switch::vid_mask;
+    board_.port_stations().forget(head.data() + 6, vid);
+    if (!way.port)
+        return way;
+    // Nobody's here, and promiscuous VIFs would get it; but it was heard at the port.
+    if (!way.slots.empty() && !(head[0] & 1) &&
+        board_.port_stations().knows(head.data(), vid, board_.clock().now()))
+        way.slots = SlotSet{};
     size_t tag = way.in_vlan() && !way.tagged ? Switch::tag_size : 0;
     if (!vif.port_up() && way.slots.empty())
         way.drop = SVIO_STAT_DROP_TX_LINK_DOWN;

@@ -131,6 +131,47 @@ TEST_F(Switching, ForeignAddressesBehindATrustedVifAreCarried) {
     EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0);
 }
 
+// So dom0 does not work for a conversation of another guest with the wire.
+TEST_F(Switching, WhoWasHeardAtThePortIsThereAndNowhereElse) {
+    ManyRig rig({.vifs = 2});
+    rig.rx_mode(0, SVIO_RX_PROMISC); // a bridge on the PF
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0) << "not heard yet";
+    EXPECT_EQ(reach_from_port(rig, make_frame(80, 1, mac_of(1), stranger)), 1u << 1);
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port + 0u);
+    EXPECT_EQ(reach(rig, 1, frame(1, peer_mac)), port | 1u << 0) << "another one";
+    EXPECT_EQ(reach_from_port(rig, make_frame(80, 2, stranger, peer_mac)), 1u << 0)
+        << "the port says who moved";
+    // It has moved behind the bridge.
+    EXPECT_EQ(reach(rig, 0, make_frame(90, 3, mac_of(2), stranger)), 1u << 2);
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0);
+}
+
+TEST(PortStations, AreKnownByVlanForAWhile) {
+    constexpr uint64_t epoch = uint64_t{1} << PortStations::epoch_shift;
+    PortStations stations;
+    stations.learn(stranger.data(), 0, 5 * epoch);
+    EXPECT_TRUE(stations.knows(stranger.data(), 0, 5 * epoch));
+    EXPECT_FALSE(stations.knows(stranger.data(), 7, 5 * epoch));
+    EXPECT_FALSE(stations.knows(peer_mac.data(), 0, 5 * epoch));
+    EXPECT_TRUE(stations.knows(stranger.data(), 0, (5 + PortStations::epochs) * epoch));
+    EXPECT_FALSE(stations.knows(stranger.data(), 0, (6 + PortStations::epochs) * epoch));
+    stations.forget(stranger.data(), 7);
+    EXPECT_TRUE(stations.knows(stranger.data(), 0, 5 * epoch)) << "that was in another VLAN";
+    stations.forget(stranger.data(), 0);
+    EXPECT_FALSE(stations.knows(stranger.data(), 0, 5 * epoch));
+    stations.learn(broadcast_mac.data(), 0, 5 * epoch);
+    EXPECT_FALSE(stations.knows(broadcast_mac.data(), 0, 5 * epoch)) << "nobody sends from there";
+}
+
+TEST(PortStations, WhatIsOldStaysOldWhenTheirClockHasGoneAround) {
+    constexpr uint64_t epoch = uint64_t{1} << PortStations::epoch_shift;
+    PortStations stations;
+    stations.learn(stranger.data(), 0, epoch);
+    stations.learn(peer_mac.data(), 0, 10 * epoch); // somebody is heard meanwhile
+    EXPECT_FALSE(stations.knows(stranger.data(), 0, 17 * epoch));
+    EXPECT_TRUE(stations.knows(peer_mac.data(), 0, 10 * epoch));
+}
+
 TEST_F(Switching, ASpoofedSourceIsDroppedAndCounted) {
     ManyRig rig({.vifs = 2});
     EXPECT_EQ(reach(rig, 1, make_frame(90, 1, mac_of(2), mac_of(2))), 0u);
