@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core.hpp"
+#include "heard.hpp"
 #include "host.hpp"
-#include "port_stations.hpp"
 #include "shared_signals.hpp"
 #include "vif.hpp"
 
@@ -79,7 +79,7 @@ class Board final : public VifHost {
     /// Some rate is to be kept.
     bool timed() const { return timed_.load(std::memory_order_relaxed); }
     const Switch &table() const { return table_; }
-    PortStations &port_stations() { return port_stations_; }
+    Heard &heard() { return heard_; }
     PortRate &port_rate() { return port_rate_; }
     /// Offers a frame of the port to each VIF that the switch names: `give` says whether it is done with it.
     /// False if it is not for one of them. A frame that nobody wants is counted.
@@ -150,7 +150,7 @@ class Board final : public VifHost {
     std::vector<std::unique_ptr<Core>> cores_;
     std::array<Placement, SlotSet::slots> placements_;
     Switch table_;
-    PortStations port_stations_;
+    Heard heard_;
     bool table_stale_ = true;
     std::atomic<bool> cable_{false}, shared_{false}, timed_{false};
     unsigned sole_ = 0;
@@ -170,7 +170,7 @@ bool Board::each_receiver(std::span<const uint8_t> frame, const Offload &offload
     Switch::Way way;
     if (frame.size() >= SVIO_FRAME_MIN) {
         way = table_.from_port(head);
-        port_stations_.learn(head.data() + 6, way.tci & Switch::vid_mask, clock_.now());
+        heard_.learn(head.data() + 6, way.tci & Switch::vid_mask, Heard::at_port, clock_.now());
     }
     if (way.slots.empty()) {
         unclaimed_.fetch_add(1, std::memory_order_relaxed);

@@ -135,6 +135,8 @@ class Core {
     bool serve_local(Client &client);
     Outcome forward_next(Client &client, bool guaranteed);
     Outcome forward(Client &client, Client::Part &part, SendQueue &queue);
+    void note_source(unsigned slot, std::span<const uint8_t> head, const Switch::Way &way) const;
+    void narrow(Switch::Way &way, std::span<const uint8_t> head) const;
     Switch::Way decide(Vif &vif, std::span<const uint8_t> head) const;
     bool may_stage();
     bool stage(Client &client, unsigned pair, SendQueue &queue, std::span<const uint8_t> head, size_t skip,

@@ -210,6 +210,31 @@ void Core::note_due(uint64_t time) {
 
 // ---- a message ----
 
+// Foreign addresses are heard behind those alone that get what nobody claims; else it is only sure that they
+// are not where they were.
+void Core::note_source(unsigned slot, std::span<const uint8_t> head, const Switch::Way &way) const {
+    const uint8_t *source = head.data() + 6;
+    unsigned vid = way.tci & Switch::vid_mask;
+    if (!board_.table().is_own(slot, source) && board_.table().promiscuous(slot))
+        board_.heard().learn(source, vid, Heard::behind(slot), board_.clock().now());
+    else
+        board_.heard().forget(source, vid);
+}
+
+// To where the station was heard, and to nobody else.
+void Core::narrow(Switch::Way &way, std::span<const uint8_t> head) const {
+    if (way.slots.empty())
+        return;
+    Heard::Where where = board_.heard().find(head.data(), way.tci & Switch::vid_mask, board_.clock().now());
+    if (where == Heard::at_port) {
+        way.slots = SlotSet{};
+    } else if (where != Heard::nowhere && way.slots.has(where - 1u)) {
+        way.slots = SlotSet{};
+        way.slots.add(where - 1u);
+        way.port = false;
+    }
+}
+
 // Where the message in chain_ goes, by its head.
 Switch::Way Core::decide(Vif &vif, std::span<const uint8_t> head) const {
     Switch::Way way;
@@ -221,15 +246,11 @@ Switch::Way Core::decide(Vif &vif, std::span<const uint8_t> head) const {
         way = board_.table().from_vif(vif.config().slot, head);
     if (way.dropped())
         return way;
-    // Where its source is now, the port is not.
-    unsigned vid = way.tci & Switch::vid_mask;
-    board_.port_stations().forget(head.data() + 6, vid);
+    note_source(vif.config().slot, head, way);
+    if (way.unclaimed)
+        narrow(way, head);
     if (!way.port)
         return way;
-    // Nobody's here, and promiscuous VIFs would get it; but it was heard at the port.
-    if (!way.slots.empty() && !(head[0] & 1) &&
-        board_.port_stations().knows(head.data(), vid, board_.clock().now()))
-        way.slots = SlotSet{};
     size_t tag = way.in_vlan() && !way.tagged ? Switch::tag_size : 0;
     if (!vif.port_up() && way.slots.empty())
         way.drop = SVIO_STAT_DROP_TX_LINK_DOWN;

@@ -38,6 +38,8 @@ void Board::refresh_table() {
             edges.push_back(vif->edge());
     }
     table_.rebuild(edges);
+    heard_.forget_if(
+        [this](Heard::Where where) { return where != Heard::at_port && !table_.promiscuous(where - 1u); });
     table_stale_ = false;
 }
 

@@ -123,16 +123,22 @@ void Switch::forward(Way &way, const uint8_t *to, const SlotSet &members) const 
         way.slots = members;
     else if (is_group(to))
         way.slots = (groups_.find(to) | all_multicast_) & members;
-    else if (way.slots = stations_.find(to) & members; way.slots.empty())
-        way.slots = promiscuous_ & members;
-    else
+    else if (way.slots = stations_.find(to) & members; !way.slots.empty())
         way.port = false;
+    else {
+        way.slots = promiscuous_ & members;
+        way.unclaimed = true;
+    }
+}
+
+bool Switch::is_own(unsigned slot, const uint8_t *source) const {
+    return std::memcmp(source, edges_[slot].mac.data(), edges_[slot].mac.size()) == 0;
 }
 
 Switch::Way Switch::from_vif(unsigned slot, std::span<const uint8_t> head) const {
     Way way;
     const Known &edge = edges_[slot];
-    if (edge.spoof_check && std::memcmp(head.data() + 6, edge.mac.data(), edge.mac.size()) != 0) {
+    if (edge.spoof_check && !is_own(slot, head.data() + 6)) {
         way.drop = SVIO_STAT_DROP_TX_SPOOF;
         return way;
     }

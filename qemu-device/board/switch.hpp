@@ -81,7 +81,8 @@ class Switch {
     struct Way {
         SlotSet slots;
         bool port = false;
-        bool tagged = false; ///< as it came; else `tci` is to be put in for who sees tags
+        bool unclaimed = false; ///< unicast to nobody here: to the port, and to those that get such frames
+        bool tagged = false;    ///< as it came; else `tci` is to be put in for who sees tags
         uint16_t tci = 0;
         svio_stat drop = SVIO_STAT_COUNT; ///< or why it goes nowhere
 
@@ -96,6 +97,10 @@ class Switch {
     Way from_port(std::span<const uint8_t> head) const;
     /// Does this VIF see the tags of frames?
     bool sees_tags(unsigned slot) const { return edges_[slot].vlan == 0; }
+    /// Does it get what nobody claims?
+    bool promiscuous(unsigned slot) const { return promiscuous_.has(slot); }
+    /// Does this frame of its come from its own address?
+    bool is_own(unsigned slot, const uint8_t *source) const;
 
     /// The head of a frame as it is seen by those who see tags, and by those who do not.
     class Heads {

@@ -44,7 +44,8 @@ class Agent:
                 answer = self.line.receive(again)
                 if answer is None:
                     break
-                if answer.get("return") == self.number:
+                # On a console there was other talk before.
+                if isinstance(answer, dict) and answer.get("return") == self.number:
                     return
         raise GuestError(f"The guest did not come up within {timeout:g} s")
 

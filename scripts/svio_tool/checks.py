@@ -168,4 +168,4 @@ def all_checks():
 
 
 TEST_FOLDERS = {"unit": TESTS / "unit", "device": TESTS / "device", "device-asan": TESTS / "device",
-                "vm": TESTS / "vm"}
+                "vm": TESTS / "vm", "xen": TESTS / "xen"}

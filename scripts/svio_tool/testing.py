@@ -15,9 +15,9 @@ from svio_tool.paths import BUILD, DEBUG_KERNEL, KERNELS, LOG, PYTHON, QEMU, UNI
 from svio_tool.ui import SvioError
 from svio_tool.worker import matches
 
-SUITES = ("unit", "fuzz", "device", "device-asan", "vm")
+SUITES = ("unit", "fuzz", "device", "device-asan", "vm", "xen")
 # These run when they are named, and with "all".
-LONG_SUITES = ("device-asan",)
+LONG_SUITES = ("device-asan", "xen")
 # Their classes run beside each other. More turns than any has classes, and few enough for a pipe.
 PARALLEL = ("vm",)
 TURNS = 4096
@@ -30,10 +30,10 @@ UNIT_BUILDS = (("unit", "compile-tests", UNIT_TESTS),
 
 
 def add_arguments(parser):
-    parser.add_argument("suites", nargs="*", metavar="unit|fuzz|device|device-asan|vm|all|debug-kernel",
+    parser.add_argument("suites", nargs="*", metavar="unit|fuzz|device|device-asan|vm|xen|all|debug-kernel",
                         help="default: unit, fuzz, device and vm but for the tests that take minutes; all: "
-                        "those as well, and device-asan, the device tests with the plugin under the address "
-                        "sanitizer; debug-kernel: vm with KASAN, lockdep, DMA-API debug and kmemleak in the "
+                        "those as well, device-asan (the device tests with the plugin under the address "
+                        "sanitizer) and xen (the Xen machine); debug-kernel: vm with KASAN, lockdep, DMA-API debug and kmemleak in the "
                         "guest")
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only tests whose name has this part; "
                         "with * a whole pattern")
@@ -272,6 +272,8 @@ def _python_tests(tally, suite):
     kernels = {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
     for kernel in kernels:
         steps += setup.guest(kernel) + [f"hostile-{kernel}"]
+    if suite == "xen":
+        steps.append("xen-image")
     if not _set_up(tally, f"{suite}/set-up", steps):
         return
     environment = {**os.environ, **({"SVIO_LONG": "1"} if tally.with_long else {}),

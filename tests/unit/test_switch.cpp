@@ -124,11 +124,12 @@ TEST_F(Switching, OnlyATrustedVifGetsWhatNobodyClaims) {
 TEST_F(Switching, ForeignAddressesBehindATrustedVifAreCarried) {
     ManyRig rig({.vifs = 2});
     rig.rx_mode(0, SVIO_RX_PROMISC); // a bridge on the PF
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0);
     Frame out = make_frame(90, 1, mac_of(1), stranger);
     EXPECT_EQ(reach(rig, 0, out), 1u << 1);
     EXPECT_EQ(reach(rig, 0, make_frame(90, 2, peer_mac, stranger)), port);
     EXPECT_EQ(reach_from_port(rig, make_frame(90, 3, stranger, peer_mac)), 1u << 0);
-    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0);
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), 1u << 0) << "it was heard there";
 }
 
 // So dom0 does not work for a conversation of another guest with the wire.
@@ -143,33 +144,62 @@ TEST_F(Switching, WhoWasHeardAtThePortIsThereAndNowhereElse) {
         << "the port says who moved";
     // It has moved behind the bridge.
     EXPECT_EQ(reach(rig, 0, make_frame(90, 3, mac_of(2), stranger)), 1u << 2);
-    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0);
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), 1u << 0);
+    rig.rx_mode(0, 0); // and the bridge is gone
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port + 0u);
+    rig.rx_mode(0, SVIO_RX_PROMISC);
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0) << "nothing is remembered of it";
 }
 
-TEST(PortStations, AreKnownByVlanForAWhile) {
-    constexpr uint64_t epoch = uint64_t{1} << PortStations::epoch_shift;
-    PortStations stations;
-    stations.learn(stranger.data(), 0, 5 * epoch);
-    EXPECT_TRUE(stations.knows(stranger.data(), 0, 5 * epoch));
-    EXPECT_FALSE(stations.knows(stranger.data(), 7, 5 * epoch));
-    EXPECT_FALSE(stations.knows(peer_mac.data(), 0, 5 * epoch));
-    EXPECT_TRUE(stations.knows(stranger.data(), 0, (5 + PortStations::epochs) * epoch));
-    EXPECT_FALSE(stations.knows(stranger.data(), 0, (6 + PortStations::epochs) * epoch));
-    stations.forget(stranger.data(), 7);
-    EXPECT_TRUE(stations.knows(stranger.data(), 0, 5 * epoch)) << "that was in another VLAN";
-    stations.forget(stranger.data(), 0);
-    EXPECT_FALSE(stations.knows(stranger.data(), 0, 5 * epoch));
-    stations.learn(broadcast_mac.data(), 0, 5 * epoch);
-    EXPECT_FALSE(stations.knows(broadcast_mac.data(), 0, 5 * epoch)) << "nobody sends from there";
+TEST_F(Switching, WhoSendsForOthersWithoutTrustMovesNobody) {
+    ManyRig rig({.vifs = 2});
+    rig.rx_mode(0, SVIO_RX_PROMISC);
+    rig.set(2, [](VifSettings &s) { s.spoof_check = false; });
+    EXPECT_EQ(reach_from_port(rig, make_frame(80, 1, mac_of(1), stranger)), 1u << 1);
+    EXPECT_EQ(reach(rig, 2, make_frame(90, 2, mac_of(1), stranger)), 1u << 1);
+    EXPECT_EQ(reach(rig, 1, frame(1, stranger)), port | 1u << 0) << "not to the one that pretends";
 }
 
-TEST(PortStations, WhatIsOldStaysOldWhenTheirClockHasGoneAround) {
-    constexpr uint64_t epoch = uint64_t{1} << PortStations::epoch_shift;
-    PortStations stations;
-    stations.learn(stranger.data(), 0, epoch);
-    stations.learn(peer_mac.data(), 0, 10 * epoch); // somebody is heard meanwhile
-    EXPECT_FALSE(stations.knows(stranger.data(), 0, 17 * epoch));
-    EXPECT_TRUE(stations.knows(peer_mac.data(), 0, 10 * epoch));
+TEST(Heard, IsKnownByVlanForAWhile) {
+    constexpr uint64_t epoch = uint64_t{1} << Heard::epoch_shift;
+    Heard heard;
+    heard.learn(stranger.data(), 0, Heard::at_port, 5 * epoch);
+    heard.learn(stranger.data(), 8, Heard::behind(64), 5 * epoch);
+    EXPECT_EQ(heard.find(stranger.data(), 0, 5 * epoch), Heard::at_port);
+    EXPECT_EQ(heard.find(stranger.data(), 8, 5 * epoch), Heard::behind(64));
+    EXPECT_EQ(heard.find(stranger.data(), 7, 5 * epoch), Heard::nowhere);
+    EXPECT_EQ(heard.find(peer_mac.data(), 0, 5 * epoch), Heard::nowhere);
+    EXPECT_EQ(heard.find(stranger.data(), 0, (5 + Heard::epochs) * epoch), Heard::at_port);
+    EXPECT_EQ(heard.find(stranger.data(), 0, (6 + Heard::epochs) * epoch), Heard::nowhere);
+    heard.forget(stranger.data(), 7);
+    EXPECT_EQ(heard.find(stranger.data(), 0, 5 * epoch), Heard::at_port) << "that was in another VLAN";
+    heard.forget(stranger.data(), 0);
+    EXPECT_EQ(heard.find(stranger.data(), 0, 5 * epoch), Heard::nowhere);
+    heard.forget_if([](Heard::Where where) { return where == Heard::behind(64); });
+    EXPECT_EQ(heard.find(stranger.data(), 8, 5 * epoch), Heard::nowhere);
+    heard.learn(broadcast_mac.data(), 0, Heard::at_port, 5 * epoch);
+    EXPECT_EQ(heard.find(broadcast_mac.data(), 0, 5 * epoch), Heard::nowhere) << "nobody sends from there";
+}
+
+TEST(Heard, WhatIsOldStaysOldWhenTheirClockHasGoneAround) {
+    constexpr uint64_t epoch = uint64_t{1} << Heard::epoch_shift;
+    Heard heard;
+    heard.learn(stranger.data(), 0, Heard::at_port, epoch);
+    heard.learn(peer_mac.data(), 0, Heard::at_port, 10 * epoch); // somebody is heard meanwhile
+    EXPECT_EQ(heard.find(stranger.data(), 0, 17 * epoch), Heard::nowhere);
+    EXPECT_EQ(heard.find(peer_mac.data(), 0, 10 * epoch), Heard::at_port);
+}
+
+TEST(Heard, StationsDoNotAnswerForEachOther) {
+    Heard heard;
+    Mac one = stranger;
+    for (unsigned n = 0; n < 5000; n++) {
+        one[4] = static_cast<uint8_t>(n >> 8);
+        one[5] = static_cast<uint8_t>(n);
+        ASSERT_EQ(heard.find(one.data(), n % 3, 0), Heard::nowhere) << n;
+        heard.learn(one.data(), n % 3, Heard::behind(n % 65), 0);
+        ASSERT_EQ(heard.find(one.data(), n % 3, 0), Heard::behind(n % 65)) << n;
+    }
 }
 
 TEST_F(Switching, ASpoofedSourceIsDroppedAndCounted) {
