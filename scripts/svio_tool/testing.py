@@ -33,8 +33,8 @@ def add_arguments(parser):
     parser.add_argument("suites", nargs="*", metavar="unit|fuzz|device|device-asan|vm|xen|all|debug-kernel",
                         help="default: unit, fuzz, device and vm but for the tests that take minutes; all: "
                         "those as well, device-asan (the device tests with the plugin under the address "
-                        "sanitizer) and xen (the Xen machine); debug-kernel: vm with KASAN, lockdep, DMA-API debug and kmemleak in the "
-                        "guest")
+                        "sanitizer) and xen (the Xen machine); debug-kernel: vm with KASAN, lockdep, DMA-API "
+                        "debug and kmemleak in the guest")
     parser.add_argument("-k", dest="pattern", metavar="PATTERN", help="only tests whose name has this part; "
                         "with * a whole pattern")
     parser.add_argument("--inputs", type=int, metavar="N", help="suite fuzz: so many new inputs over all "

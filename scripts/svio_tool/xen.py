@@ -152,7 +152,8 @@ def up(args):
         ui.say(f"  {guest.name:12} {guest.kind:9} {guest.address}"
                + (f"  VF {guest.slot}" if guest.kind == "vif" else ""))
     ui.say(f"The host is {WIRE_ADDRESS} for all of them. Consoles: {shown(RUN / NAME)}/console.log (Xen, "
-           "dom0), guest-NAME.log (when it ends).\nNext: scripts/svio xen shell dom0 (try xl list, svioctl vif list), scripts/svio xen down")
+           "dom0), guest-NAME.log (when it ends).\nNext: scripts/svio xen shell dom0 (try xl list, svioctl "
+           "vif list), scripts/svio xen down")
     return 0
 
 
@@ -294,7 +295,9 @@ def _measure(result, writer, cells):
 
 
 def _both(found, form):
-    return [f"{found['value']:{form}}", f"{found['min']:{form}}..{found['max']:{form}}"] if found else ["", ""]
+    if not found:
+        return ["", ""]
+    return [f"{found['value']:{form}}", f"{found['min']:{form}}..{found['max']:{form}}"]
 
 
 NAMES = {"split": "netfront, netback", "vif": "VIF"}
@@ -336,8 +339,8 @@ def cost_table(result):
                 rows.append([text, NAMES[path]]
                             + [f"{one[name]:.0f}" for name in ("guest_us", "dom0_us")]
                             + [f"{one[name]:.2f}" for name in ("events", "device")])
-    ui.say("\nWhat one message cost, one guest: CPU microseconds by Xen's account, event channels and device\n"
-           "interrupts of the guest's and dom0's network devices")
+    ui.say("\nWhat one message cost, one guest: CPU microseconds by Xen's account, event channels and "
+           "device\ninterrupts of the guest's and dom0's network devices")
     table(["", "path", "guest us", "dom0 us", "event channels", "device interrupts"], rows)
     shares = [(name, xen_bench.dom0_share(cells, path, kind)) for name, path, kind in
               (("nothing", "none", "idle"), ("round trips, split", "split", "rtt"),

@@ -51,7 +51,8 @@ class XenLab:
             with ui.Progress("Xen and dom0 boot"):
                 self.vm = stack.enter_context(XenMachine(
                     self.name, wire=f"port=dgram:{near},,{far}", netdevs=[], vifs=max(self.pairs, 1),
-                    card_options=CARD_OPTIONS, accel=self.accel, memory=1536 + 2 * 256 * self.pairs, guest_ports=2 * self.pairs))
+                    card_options=CARD_OPTIONS, accel=self.accel, memory=1536 + 2 * 256 * self.pairs,
+                    guest_ports=2 * self.pairs))
             for number in range(1, self.pairs + 1):
                 for path in PATHS:
                     name = f"{path}{number}"
@@ -124,7 +125,8 @@ class XenLab:
         sent = [parse_throughput(text) for text in texts]
         sink = self.peer.ask("counters")["wires"]["wire"]["sink"]
         rate = tx_rate(sink, sum(one[0] for one in sent), max(one[1] for one in sent))
-        return {"kind": "tx", "size": TX_SIZE, "peer": "wire", "messages": rate["datagrams"], **rate, **counted}
+        return {"kind": "tx", "size": TX_SIZE, "peer": "wire", "messages": rate["datagrams"], **rate,
+                **counted}
 
     def receiving(self, path):
         """The peer sends as fast as the wire takes frames, to one guest."""

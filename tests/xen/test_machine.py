@@ -70,6 +70,8 @@ def exchange(guest, content, started=None):
 class TestMachine(unittest.TestCase):
     """One machine, two guests of each kind to begin with; tests run in the order of their names."""
 
+    svio_patience = 1800
+
     @classmethod
     def setUpClass(cls):
         setup.ensure(["compile", "xen-image"])
