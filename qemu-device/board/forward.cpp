@@ -228,9 +228,9 @@ void Core::narrow(Switch::Way &way, std::span<const uint8_t> head) const {
     Heard::Where where = board_.heard().find(head.data(), way.tci & Switch::vid_mask, board_.clock().now());
     if (where == Heard::at_port) {
         way.slots = SlotSet{};
-    } else if (where != Heard::nowhere && way.slots.has(where - 1u)) {
+    } else if (where != Heard::nowhere && way.slots.has(Heard::slot_of(where))) {
         way.slots = SlotSet{};
-        way.slots.add(where - 1u);
+        way.slots.add(Heard::slot_of(where));
         way.port = false;
     }
 }

@@ -18,6 +18,7 @@ class Heard {
     using Where = uint8_t;
     static constexpr Where nowhere = 0, at_port = 255;
     static constexpr Where behind(unsigned slot) { return static_cast<Where>(slot + 1); }
+    static constexpr unsigned slot_of(Where where) { return where - 1u; }
 
     /// `mac` points to six bytes; `vid` is 0 outside of VLANs; `now` in ns. Group addresses are no stations.
     void learn(const uint8_t *mac, unsigned vid, Where where, uint64_t now) {

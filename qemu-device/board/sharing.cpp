@@ -38,8 +38,9 @@ void Board::refresh_table() {
             edges.push_back(vif->edge());
     }
     table_.rebuild(edges);
-    heard_.forget_if(
-        [this](Heard::Where where) { return where != Heard::at_port && !table_.promiscuous(where - 1u); });
+    heard_.forget_if([this](Heard::Where where) {
+        return where != Heard::at_port && !table_.promiscuous(Heard::slot_of(where));
+    });
     table_stale_ = false;
 }
 

@@ -159,7 +159,6 @@ static bool svio_atc_ask(SvioFunction *function, SvioNicWindow *window, hwaddr p
     SvioNic *nic = function->nic;
     SvioMiss miss = {.function = function, .window = window, .page = page, .write = write};
 
-    qatomic_inc(&function->atc_misses);
     if (bql_locked()) {
         if (window) {
             svio_atc_map_window(window);

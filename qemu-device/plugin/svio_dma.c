@@ -59,8 +59,7 @@ static bool svio_dma_write(void *opaque, uint64_t address, const void *from, siz
 
 /* Within the RCU read section what is taken stays mapped; taking it may write to another function's memory.
  */
-static bool svio_dma_show(void *opaque, uint64_t address, size_t length,
-                          bool (*take)(void *taker, const uint8_t *piece, size_t length), void *taker) {
+static bool svio_dma_show(void *opaque, uint64_t address, size_t length, SvioTake *take, void *taker) {
     SvioFunction *function = opaque;
     AddressSpace *as = function->dma;
 

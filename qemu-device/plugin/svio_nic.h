@@ -73,7 +73,6 @@ struct SvioFunction {
     bool remap;            /* the map has changed, and its commit is to come */
     SvioTranslation **atc; /* behind an IOMMU, see svio_atc.c; NULL: none */
     bool atc_deaf;         /* that IOMMU would not tell what is not true any more */
-    uint64_t atc_misses;
     QLIST_HEAD(, SvioIommuSection) iommu_sections;
     /* Changed with the BQL and a paused board. */
     QLIST_HEAD(, SvioNicWindow) windows;

@@ -2,15 +2,13 @@
 """The verb "bench". "bench scaling": what many VIFs cost, how fairly they share, and whether one disturbs
 another."""
 import contextlib
-import json
 import random
 import shlex
-import sys
 import textwrap
 import time
 
 from svio_tool import paths, scaling, scaling_stats, setup, ui
-from svio_tool.demo import Noise, Writer, host_facts, say_done, table
+from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.scaling import Lab, Settings
 from svio_tool.ui import SvioError
 
@@ -29,14 +27,6 @@ def add_arguments(parser):
     verb.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds in place of {ROUNDS}")
     verb.add_argument("--rounds", type=int, metavar="N", help="number of rounds")
     verb.add_argument("--seed", type=int, metavar="N", help="seed of the order in which things take turns")
-
-
-def _rounds(args):
-    if args.rounds is None:
-        return QUICK_ROUNDS if args.quick else ROUNDS
-    if not 1 <= args.rounds <= 1000:
-        raise SvioError("--rounds wants a number from 1 to 1000.")
-    return args.rounds
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -105,19 +95,19 @@ def _value(found, form):
     return f"{found['value']:{form}}" if found else "-"
 
 
-def _both(found, form):
+def both(found, form):
     return [_value(found, form), _range(found, form)]
 
 
-def _text(found, form):
-    return "{} ({})".format(*_both(found, form))
+def spread_text(found, form):
+    return "{} ({})".format(*both(found, form))
 
 
 def rate_table(result):
     ui.say(f"\n1. {result['flows']} flows of {result['size']}-byte datagrams from one guest, which arrive at "
            "the peer, medians over the rounds")
     rows = [[str(vifs), f"{found['per_s']['value']:,.0f}", _range(found["per_s"], ",.0f"),
-             f"{found['mbit_per_s']['value']:,.0f}", *_both(found["ratio"], ".2f")]
+             f"{found['mbit_per_s']['value']:,.0f}", *both(found["ratio"], ".2f")]
             for vifs, found in result["total_rate"].items()]
     table(["VIFs", "per second", "single rounds", "Mbit/s", "ratio to 1 VIF", "single rounds"], rows)
 
@@ -128,12 +118,12 @@ def fairness_table(result):
     ui.say(f"\n2. The same flows against a port of {found['port_mbps']} Mbit/s, shares by the board's "
            "counters")
     total = sum(weighted["weights"])
-    rows = [[f"VIF {vif}", str(weight), f"{weight / total:.4f}", *_both(share, ".4f")]
+    rows = [[f"VIF {vif}", str(weight), f"{weight / total:.4f}", *both(share, ".4f")]
             for vif, (weight, share) in enumerate(zip(weighted["weights"], weighted["shares"]), 1)]
     table(["", "weight", "textbook share", "share", "single rounds"], rows)
-    ui.say(f"  largest deviation from the textbook's share: {_text(weighted['worst_error'], '.1%')}")
+    ui.say(f"  largest deviation from the textbook's share: {spread_text(weighted['worst_error'], '.1%')}")
     ui.say(f"  Jain's index over {len(equal['weights'])} VIFs of the same weight: "
-           f"{_text(equal['jain'], '.4f')}")
+           f"{spread_text(equal['jain'], '.4f')}")
 
 
 def trip_table(result):
@@ -154,7 +144,8 @@ def trip_table(result):
                        ("vifs_64", "two VIFs to virtio-net on a hub, 64 B"),
                        ("vifs_1400", "two VIFs to virtio-net on a hub, 1400 B")):
         found = result["trips"]["ratio"][name]
-        ui.say(f"  ratio, {text}: p50 {_text(found['p50_us'], '.2f')}, p99 {_text(found['p99_us'], '.2f')}")
+        p50, p99 = (spread_text(found[name], ".2f") for name in ("p50_us", "p99_us"))
+        ui.say(f"  ratio, {text}: p50 {p50}, p99 {p99}")
 
 
 def _flood(result, load):
@@ -189,9 +180,7 @@ def reading(result):
         "is.",
         f"A 64-byte round trip between two VIFs takes {trips['vifs_64']['p50_us']['value']:.2f} of one "
         "between two virtio-net NICs on a QEMU hub.",
-        "A ratio holds for this host only; its spread over the rounds is beside it. Other programs used "
-        f"{facts['others_cores']:.2f} cores meanwhile"
-        + (": a noisy run, repeat it." if facts["others_cores"] > 0.2 else ".")]
+        "A ratio holds for this host only; its spread over the rounds is beside it. " + noise_text(facts)]
     return textwrap.fill(" ".join(parts), 100)
 
 
@@ -218,11 +207,7 @@ def main(args):
     setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
     settings = Settings()
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
-    result = empty_result(settings, _rounds(args), seed)
-    # Figures for a program go to standard output alone; what people read makes way.
-    words = contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext()
-    with words:
+    result = empty_result(settings, rounds_of(args, ROUNDS, QUICK_ROUNDS), seed)
+    with figures(args.json, result):
         run(args, settings, result)
-    if args.json == "-":
-        print(json.dumps(result, indent=1))
     return 0

@@ -98,6 +98,21 @@ class Writer:
                 temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def figures(name, result):
+    """Figures for a program go to standard output ("-") alone, after the block; what people read makes
+    way."""
+    with contextlib.redirect_stdout(sys.stderr) if name == "-" else contextlib.nullcontext():
+        yield
+    if name == "-":
+        print(json.dumps(result, indent=1))
+
+
+def noise_text(facts):
+    return (f"Other programs used {facts['others_cores']:.2f} cores meanwhile"
+            + (": a noisy run, repeat it." if facts["others_cores"] > 0.2 else "."))
+
+
 def say_done(result, name):
     ui.say(f"\nDone in {result['seconds']:.0f} s."
            + (f" The figures are in {name}." if name not in (None, "-") else ""))
@@ -211,17 +226,16 @@ def reading(result):
                  "CPU time (board us). The rest is the guest's own work (vCPU us), whatever the NIC. "
                  "A ratio holds for this host only; "
                  "its spread over the rounds is beside it. "
-                 f"Other programs used {facts['others_cores']:.2f} cores meanwhile"
-                 + (": a noisy run, repeat it." if facts["others_cores"] > 0.2 else "."))
+                 + noise_text(facts))
     return textwrap.fill(" ".join(parts), 100)
 
 
 # --- the verb ------------------------------------------------------------------------------------
 
-def _rounds(args):
+def rounds_of(args, usual, quick):
     rounds = getattr(args, "rounds", None)
     if rounds is None:
-        return QUICK_ROUNDS if getattr(args, "quick", False) else ROUNDS
+        return quick if getattr(args, "quick", False) else usual
     if not 1 <= rounds <= 1000:
         raise SvioError("--rounds wants a number from 1 to 1000.")
     return rounds
@@ -281,12 +295,9 @@ def main(args, ctx=None):
     """The verb; "ctx" is not needed so far."""
     args.json = getattr(args, "json", None)
     seed = getattr(args, "seed", None)
-    result = empty_result(_rounds(args), random.randrange(1 << 32) if seed is None else seed)
+    result = empty_result(rounds_of(args, ROUNDS, QUICK_ROUNDS),
+                          random.randrange(1 << 32) if seed is None else seed)
     result["qemu_lines"] = {}
-    # Figures for a program go to standard output alone; what people read makes way.
-    words = contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext()
-    with words:
+    with figures(args.json, result):
         _run(args, result, Writer(args.json))
-    if args.json == "-":
-        print(json.dumps(result, indent=1))
     return 0

@@ -105,7 +105,7 @@ class Tree:
         return path
 
     def closure(self, programs):
-        """{name in the image: path here} of programs and the libraries that they load."""
+        """{name in the image: path here} of programs and the libraries they load."""
         found, todo = {}, []
         for program in programs:
             path = self.find(program)
@@ -144,8 +144,9 @@ class BaseStep(Step):
     def run(self, log):
         with unpacked_packages("guest", PACKAGES, UNUSED, log) as root:
             GUEST_IMAGE.mkdir(parents=True, exist_ok=True)
+            tree = Tree(root)
             for path, programs in ((BASE, PROGRAMS), (XEN_GUEST_BASE, XEN_GUEST_PROGRAMS)):
-                write(path, functools.partial(_base_content, Tree(root), programs, log))
+                write(path, functools.partial(_base_content, tree, programs, log))
 
 
 @contextlib.contextmanager

@@ -97,13 +97,14 @@ def _guest_sum(vm, path):
     return vm.run(f"sha256sum {path}", timeout=120).out.split()[0]
 
 
-def exchange(vm, size=SIZE):
-    """Download and upload over the interface of MAC; the figures, or SvioError when the sums differ."""
+def exchange(vm, size=SIZE, host="10.0.2.2"):
+    """Download and upload between a guest and the host, which it knows by that address; the figures, or
+    SvioError when the sums differ."""
     content = os.urandom(size)
     figures = {"bytes": size, "sha256": {"host": hashlib.sha256(content).hexdigest()}}
     sums = figures["sha256"]
     with server(content) as daemon:
-        url = f"http://10.0.2.2:{daemon.server_address[1]}/file"
+        url = f"http://{host}:{daemon.server_address[1]}/file"
         figures["download_s"] = _curl(vm, f"-o /tmp/file {url}")
         sums["guest"] = _guest_sum(vm, "/tmp/file")
         figures["upload_s"] = _curl(vm, f"-T /tmp/file {url}")

@@ -38,6 +38,7 @@ HARMLESS = re.compile(r"Spectre|Retbleed|MDS: |TAA: |MMIO Stale Data|mitigation|
 
 
 LIBC = ctypes.CDLL(None)
+SERVER = "server=on,wait=off"
 
 
 class VmDied(SvioError):
@@ -90,7 +91,7 @@ class Vm:
                  "-display", "none"]
         if self.plugin:
             words += ["-plugin", str(PLUGIN)]
-        words += ["-machine", self.machine, *acceleration(self.accel), "-smp", str(self.smp),
+        words += ["-machine", self.machine, *self.acceleration(), "-smp", str(self.smp),
                   "-m", str(self.memory), *self.system()]
         words += self._channels()
         for netdev in self.netdevs:
@@ -98,6 +99,9 @@ class Vm:
         for nic in self.nics:
             words += ["-device", nic]
         return words + self.extra
+
+    def acceleration(self):
+        return acceleration(self.accel)
 
     def system(self):
         """What the VM boots."""
@@ -112,14 +116,29 @@ class Vm:
             words = ["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console",
                      "-mon", "chardev=console,mode=readline"]
         else:
-            words = ["-chardev", f"file,id=console,path={self.log_path}", "-serial", "chardev:console",
-                     "-device", "virtio-serial-pci,id=serial0,max_ports=2",
-                     "-chardev", f"socket,id=agent,path={self.sockets / 'agent'},server=on,wait=off",
-                     "-device", "virtserialport,bus=serial0.0,chardev=agent,name=org.qemu.guest_agent.0"]
+            ports = self.ports()
+            words = ["-chardev", self.console_chardev(), "-serial", "chardev:console",
+                     # The number 0 is for a console, which there is not.
+                     "-device", f"virtio-serial-pci,id=serial0,max_ports={len(ports) + 1}"]
+            for socket, (name, options) in ports.items():
+                words += ["-chardev", f"socket,id={socket},path={self.sockets / socket},{options}",
+                          "-device", f"virtserialport,bus=serial0.0,chardev={socket},name={name}"]
         # The first for whoever started the VM, the second for "svio stats" and the like.
         for name in ("qmp", "control"):
             words += ["-qmp", f"unix:{self.sockets / name},server=on,wait=off"]
         return words
+
+    def console_chardev(self):
+        """QEMU's words for what the serial port is joined to."""
+        return f"file,id=console,path={self.log_path}"
+
+    def ports(self):
+        """{socket: (name of the serial port in the guest, options of the socket)}"""
+        return {"agent": ("org.qemu.guest_agent.0", SERVER)}
+
+    def socket_names(self):
+        """Of all that may be in the folder of sockets."""
+        return ["qmp", "control", *self.ports()]
 
     @property
     def log_path(self):
@@ -142,7 +161,7 @@ class Vm:
     def prepare(self):
         """The run folder with the guest's file system."""
         self._claim()
-        for name in ("qmp", "control", "agent", "console.log", "qemu.err"):
+        for name in (*self.socket_names(), "console.log", "qemu.err"):
             (self.run_dir / name).unlink(missing_ok=True)
         if len(str(self.run_dir / "agent")) > 100:
             # A unix socket's path has at most 107 bytes.
@@ -259,7 +278,7 @@ class Vm:
     def _tidy(self):
         for name in ("vm.json",):
             (self.run_dir / name).unlink(missing_ok=True)
-        for name in ("qmp", "control", "agent"):
+        for name in self.socket_names():
             (self.sockets / name).unlink(missing_ok=True)
         if self.sockets != self.run_dir:
             shutil.rmtree(self.sockets, ignore_errors=True)

@@ -2,7 +2,6 @@
 """The verb "xen": Debian's Xen in QEMU, the card in dom0, and guests on netfront or on VIFs of the card."""
 import argparse
 import contextlib
-import json
 import os
 import random
 import select
@@ -15,8 +14,9 @@ import time
 import tomllib
 import tty
 
-from svio_tool import kvm, setup, ui, xen_bench, xen_image
-from svio_tool.demo import Noise, Writer, host_facts, say_done, table
+from svio_tool import kernels, kvm, setup, ui, xen_bench, xen_image
+from svio_tool.bench import both, spread_text
+from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.paths import RUN, shown
 from svio_tool.ui import SvioError
 from svio_tool.xen_bench import XenLab
@@ -25,7 +25,7 @@ from svio_tool.xen_machine import GUEST_PORTS, WIRE_ADDRESS, Guest, XenMachine
 NAME = "xen"
 USER_NETDEV = f"user,id=n0,net=10.88.0.0/16,host={WIRE_ADDRESS},dhcpstart=10.88.255.1"
 GUEST_KEYS = {"name", "kind", "vlan", "rate", "memory", "trust", "slot"}
-ROUNDS, DEMO_ROUNDS = 5, 3
+ROUNDS, DEMO_ROUNDS, QUICK_ROUNDS = 5, 3, 2
 PAIRS = 4
 
 DESCRIPTION = """\
@@ -278,8 +278,8 @@ def _measure(result, writer, cells):
     with XenLab(result["pairs"]) as lab:
         command = lab.vm.command()
         result["qemu_lines"]["xen"] = shlex.join(command)
-        result["host"] = host_facts([*command[:command.index("-kernel")], "-kernel",
-                                     str(lab.vm.guest_kernel())])
+        # What QEMU boots is Xen; guests and dom0 have this kernel.
+        result["host"] = {**host_facts(command), "guest_kernel": kernels.info(lab.vm.kernel)["version"]}
         result["host"]["xen"] = xen_image.VERSION.read_text().strip()
         noise = Noise(lab)
 
@@ -292,12 +292,6 @@ def _measure(result, writer, cells):
         problems = lab.vm.kernel_problems() + lab.vm.guest_problems()
     if problems:
         raise SvioError("A kernel or Xen complained during the measurement", "\n".join(problems))
-
-
-def _both(found, form):
-    if not found:
-        return ["", ""]
-    return [f"{found['value']:{form}}", f"{found['min']:{form}}..{found['max']:{form}}"]
 
 
 NAMES = {"split": "netfront, netback", "vif": "VIF"}
@@ -321,9 +315,9 @@ def figure_table(result):
                        "rx": "rx"}[kind]
                 p99 = xen_bench.summary(cells, path, "p99_us", kind=kind, peer=peer, guests=count) \
                     if kind == "rtt" else None
-                rows.append([what, NAMES[path], str(count), *_both(found, ",.0f"),
+                rows.append([what, NAMES[path], str(count), *both(found, ",.0f"),
                              f"{p99['value']:,.0f}" if p99 else "",
-                             *(_both(ratios.get(key), ".2f") if path == "vif" else ["1", ""])])
+                             *(both(ratios.get(key), ".2f") if path == "vif" else ["1", ""])])
     ui.say("\nMedians over the rounds, single rounds beside them; 64-byte round trips (p50), 1400-byte "
            "datagrams")
     table(["", "path", "guests", "median", "single rounds", "p99", "ratio", "single rounds"], rows)
@@ -348,24 +342,21 @@ def cost_table(result):
                ("sending, VIF", "vif", "tx"))]
     ui.say("  dom0's CPU seconds in one measurement of "
            f"{xen_bench.WARM_UP + xen_bench.SECONDS:.0f} s (what asks for the figures included): "
-           + ", ".join(f"{name} {found['value']:.1f} ({found['min']:.1f}..{found['max']:.1f})"
-                       for name, found in shares if found))
+           + ", ".join(f"{name} {spread_text(found, '.1f')}" for name, found in shares if found))
 
 
 def reading(result):
     facts, ratios = result["host"], result["ratio"]
     accel = "TCG, which emulates the CPU and so Xen, dom0 and the guests" if facts["accel"] == "tcg" \
         else facts["accel"].upper()
-    first = ratios["p50_1"]
     parts = [f"How to read this: on {facts['cores']} cores with {accel}, a round trip through the VIF takes "
-             f"{first['value']:.2f} ({first['min']:.2f}..{first['max']:.2f}) of one through Xen's split "
-             f"driver, and the guest sends {ratios['tx_1']['value']:.2f} times as many datagrams "
-             f"({ratios['tx_1']['min']:.2f}..{ratios['tx_1']['max']:.2f}); the prototype of the SV-IO paper, "
-             "on hardware, had 0.47 and 1.77. A frame of netfront's wakes dom0, is copied by netback through "
-             "the grant table, and passes the bridge and the PF's driver; one of the VIF's is picked up by "
-             "an on-board core out of the guest's memory, and dom0 does not run. "
-             f"Other programs used {facts['others_cores']:.2f} cores meanwhile"
-             + (": a noisy run, repeat it." if facts["others_cores"] > 0.2 else ".")]
+             f"{spread_text(ratios['p50_1'], '.2f')} of one through Xen's split driver, and the guest sends "
+             f"{ratios['tx_1']['value']:.2f} times as many datagrams ({ratios['tx_1']['min']:.2f}.."
+             f"{ratios['tx_1']['max']:.2f}); the prototype of the SV-IO paper, on hardware, had "
+             "0.47 and 1.77. A frame of netfront's wakes dom0, is copied by netback through the grant table, "
+             "and passes the bridge and the PF's driver; one of the VIF's is picked up by an on-board core "
+             "out of the guest's memory, and dom0 does not run. "
+             + noise_text(facts)]
     for name, why in result["not_run"].items():
         parts.append(f"Not run: {name}: {why}.")
     return textwrap.fill(" ".join(parts), 100)
@@ -374,14 +365,11 @@ def reading(result):
 def bench(args):
     demo = args.xen == "demo"
     quick = getattr(args, "quick", False)
-    rounds = args.rounds if args.rounds is not None else DEMO_ROUNDS if demo else 2 if quick else ROUNDS
-    if not 1 <= rounds <= 1000:
-        raise SvioError("--rounds wants a number from 1 to 1000.")
+    rounds = rounds_of(args, DEMO_ROUNDS if demo else ROUNDS, QUICK_ROUNDS)
     pairs = 1 if demo else 2 if quick else PAIRS
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
     result = empty_result(rounds, seed, pairs)
-    words = contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext()
-    with words:
+    with figures(args.json, result):
         begin, writer = time.monotonic(), Writer(args.json)
         writer.write(result)        # says now that a file cannot be written
         ensure()
@@ -396,8 +384,6 @@ def bench(args):
         cost_table(result)
         ui.say("\n" + reading(result))
         say_done(result, args.json)
-    if args.json == "-":
-        print(json.dumps(result, indent=1))
     return 0
 
 

@@ -16,7 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from svio_tool import ui
-from svio_tool.latency import TX_SIZE, WirePeer, board_difference, parse_ping_pong, parse_throughput, tx_rate
+from svio_tool.latency import TX_SIZE, WirePeer, board_difference, parse_ping_pong, parse_throughput, ratio, \
+    tx_rate
 from svio_tool.scaling_stats import spread
 from svio_tool.ui import SvioError
 from svio_tool.xen_machine import BITS, WIRE_ADDRESS, Guest, XenMachine
@@ -229,12 +230,7 @@ def pick(cells, **wanted):
 def compare(cells, name, **wanted):
     """VIF to split driver: ratio of the medians, with the smallest and largest of a single round."""
     split, vif = (pick(cells, path=path, **wanted) for path in PATHS)
-    both = sorted(split.keys() & vif.keys())
-    if not both:
-        return None
-    single = [vif[n][name] / split[n][name] for n in both]
-    value = statistics.median(vif[n][name] for n in both) / statistics.median(split[n][name] for n in both)
-    return {"value": value, "min": min(single), "max": max(single)}
+    return ratio(vif, split, name)
 
 
 def ratios(cells):

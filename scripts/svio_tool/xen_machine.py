@@ -18,12 +18,12 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from svio_tool import host, kernels, xen_image
+from svio_tool import kernels, xen_image
 from svio_tool.agent import Agent
 from svio_tool.paths import DEFAULT_KERNEL, RUN
 from svio_tool.qmp import QmpClient
 from svio_tool.ui import SvioError
-from svio_tool.vm import HARMLESS, PROBLEMS, Vm
+from svio_tool.vm import HARMLESS, PROBLEMS, SERVER, Vm
 
 WIRE_ADDRESS, DOM0_ADDRESS, BITS = "10.88.0.1", "10.88.0.2", 16
 CARD_MAC = "52:54:00:78:65:00"
@@ -135,21 +135,24 @@ class XenMachine(Vm):
             raise SvioError(f"The card has at most {MAX_VIFS} VIFs for guests, not {vifs}.")
         self.vifs, self.guest_ports = vifs, guest_ports
         self.guests = {}
-        card = f"svio-nic,id=svio0,bus=rp0,{wire},mac={CARD_MAC},vifs={vifs},auto-vif=off,mgmt=@MGMT@"
-        super().__init__(name, nics=["pcie-root-port,id=rp0,chassis=1,slot=1",
-                                     card + ("," + card_options if card_options else "")],
-                         netdevs=netdevs, machine=bus, accel=accel, memory=memory, kernel=DEFAULT_KERNEL,
-                         plugin=True, **options)
+        self.wire, self.card_options = wire, card_options
+        super().__init__(name, netdevs=netdevs, machine=bus, accel=accel, memory=memory,
+                         kernel=DEFAULT_KERNEL, plugin=True, **options)
 
     # --- the command line ---------------------------------------------------------------------------
 
     def command(self):
         management = str(self.sockets / "mgmt").replace(",", ",,")
-        words = [word.replace("@MGMT@", management) for word in super().command()]
-        at = words.index("-cpu")
-        if (self.accel or host.accel()) == "tcg":
+        self.nics = ["pcie-root-port,id=rp0,chassis=1,slot=1",
+                     f"svio-nic,id=svio0,bus=rp0,{self.wire},mac={CARD_MAC},vifs={self.vifs},"
+                     f"auto-vif=off,mgmt={management}{self.card_options and ',' + self.card_options}"]
+        return super().command()
+
+    def acceleration(self):
+        words = super().acceleration()
+        if "kvm" not in words:
             # With -cpu max Xen's lazy FPU and TCG's XSAVE corrupt programs of guests.
-            words[at + 1] = "qemu64,+npt"
+            words[-1] = "qemu64,+npt"
         return words
 
     def system(self):
@@ -164,33 +167,24 @@ class XenMachine(Vm):
                 # Before everything that it is to translate. Xen gives no device away without it.
                 "-device", "intel-iommu,intremap=on"]
 
-    def _channels(self):
-        words = super()._channels()
-        at = next(i for i, word in enumerate(words) if word.startswith("virtio-serial-pci"))
-        words[at] = f"virtio-serial-pci,id=serial0,max_ports={self.guest_ports + 3}"
-        at = next(i for i, word in enumerate(words) if word.startswith("file,id=console"))
-        # Also a terminal, for "svio xen shell dom0".
-        words[at] = (f"socket,id=console,path={self.sockets / 'console'},server=on,wait=off,"
-                     f"logfile={self.log_path},logappend=off")
-        ports = [("mgmt", "svio.mgmt", f"path={self.sockets / 'mgmt'},reconnect-ms=200")]
-        ports += [(f"guest{n}", f"svio.guest.{n}", f"path={self.sockets / f'guest{n}'},server=on,wait=off")
-                  for n in range(self.guest_ports)]
-        for name, port, socket in ports:
-            words += ["-chardev", f"socket,id={name},{socket}",
-                      "-device", f"virtserialport,bus=serial0.0,chardev={name},name={port}"]
-        return words
+    def console_chardev(self):
+        """Also a terminal, for "svio xen shell dom0"."""
+        return (f"socket,id=console,path={self.sockets / 'console'},{SERVER},"
+                f"logfile={self.log_path},logappend=off")
+
+    def ports(self):
+        return {**super().ports(), "mgmt": ("svio.mgmt", "reconnect-ms=200"),
+                **{f"guest{n}": (f"svio.guest.{n}", SERVER) for n in range(self.guest_ports)}}
+
+    def socket_names(self):
+        return [*super().socket_names(), "console"]
 
     def check_image(self):
         if not xen_image.DOM0.exists():
             raise SvioError("The Xen machine's image is not built yet: run scripts/svio xen up.")
 
-    def _socket_names(self):
-        return ("console", "mgmt", *(f"guest{n}" for n in range(self.guest_ports)))
-
     def prepare(self):
         super().prepare()
-        for name in self._socket_names():
-            (self.sockets / name).unlink(missing_ok=True)
         for path in self.run_dir.glob("guest-*.log"):
             path.unlink()
 
@@ -205,10 +199,7 @@ class XenMachine(Vm):
             for guest in self.guests.values():
                 guest.close()
             self.guests = {}
-            sockets = self.sockets
             super().stop(grace)
-            for name in self._socket_names():
-                (sockets / name).unlink(missing_ok=True)
             (self.run_dir / "xen.json").unlink(missing_ok=True)
 
     # --- a machine that goes on without us ----------------------------------------------------------
@@ -249,9 +240,6 @@ class XenMachine(Vm):
             raise SvioError(f"There is no guest {name}; there are: dom0"
                             + "".join(f", {known}" for known in self.guests) + ".")
         return self.guests[name]
-
-    def guest_kernel(self):
-        return kernels.info(self.kernel)["image"]
 
     # --- guests -------------------------------------------------------------------------------------
 
