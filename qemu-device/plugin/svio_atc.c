@@ -25,6 +25,10 @@
 #define SVIO_ATC_SIZE (1u << SVIO_ATC_BITS)
 #define SVIO_PAGE 4096u
 
+/* More at once than a hole in the tables of a function that has memory mapped nearby, see
+ * svio_atc_unmapped(). */
+#define SVIO_WHOLE_SPACE (1ull << 31)
+
 static const MemTxAttrs ram_only = {.memory = 1};
 
 struct SvioTranslation {
@@ -307,11 +311,33 @@ void svio_atc_flush(SvioFunction *function) {
     svio_atc_drop(function, 0, HWADDR_MAX);
 }
 
+static void svio_atc_withdraw(SvioFunction *function, hwaddr first, hwaddr last) {
+    SvioNicWindow *window;
+
+    svio_board_pause(function->nic->board);
+    QLIST_FOREACH(window, &function->windows, next) {
+        if (window->address >= first && window->address <= last) {
+            window->withdrawn = true;
+        }
+    }
+    svio_board_resume(function->nic->board);
+}
+
+/*
+ * A function whose context entry goes loses its address space in pieces of gigabytes: it is taken from its
+ * guest (VFIO, Xen), or the guest is at its end. A core that polls a ring there would be a fault in the
+ * IOMMU's records that nobody's fault is; so the queue fails without asking, and works again once it is
+ * enabled anew.
+ */
 static void svio_atc_unmapped(IOMMUNotifier *notifier, IOMMUTLBEntry *entry) {
     SvioIommuSection *section = container_of(notifier, SvioIommuSection, notifier);
     hwaddr first = (entry->iova & ~entry->addr_mask) + section->offset, last = first + entry->addr_mask;
 
-    svio_atc_drop(section->function, QEMU_ALIGN_DOWN(first, SVIO_PAGE), MAX(last, first));
+    last = MAX(last, first);
+    svio_atc_drop(section->function, QEMU_ALIGN_DOWN(first, SVIO_PAGE), last);
+    if (entry->addr_mask >= SVIO_WHOLE_SPACE - 1) {
+        svio_atc_withdraw(section->function, first, last);
+    }
 }
 
 void svio_atc_section_added(SvioFunction *function, MemoryRegionSection *section) {

@@ -140,7 +140,7 @@ static void svio_window_close(void *opaque, SvioWindow *board) {
 static bool svio_window_load(void *opaque, SvioWindow *board, size_t offset, void *to, size_t length) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
-    if (!svio_dma_copy(opaque, window->address + offset, to, length, false)) {
+    if (window->withdrawn || !svio_dma_copy(opaque, window->address + offset, to, length, false)) {
         return false;
     }
     if (window->function->atc) {
@@ -153,7 +153,7 @@ static bool svio_window_store(void *opaque, SvioWindow *board, size_t offset, co
                               size_t length) {
     SvioNicWindow *window = container_of(board, SvioNicWindow, board);
 
-    return svio_dma_copy(opaque, window->address + offset, (void *)from, length, true);
+    return !window->withdrawn && svio_dma_copy(opaque, window->address + offset, (void *)from, length, true);
 }
 
 static void svio_window_written(void *opaque, SvioWindow *board, size_t offset, size_t length) {

@@ -84,7 +84,7 @@ class Guest:
             words += [f"{key}={value}" for key, value in (("vlan", self.vlan), ("rate", self.rate)) if value]
             if self.trust:
                 words.append("trust=on")
-            lines += [f"pci=['{bdf}']", f"svio=['{','.join(words)}']"]
+            lines += [f"pci=['{bdf},seize=1']", f"svio=['{','.join(words)}']"]
         return "\n".join(lines) + "\n"
 
 

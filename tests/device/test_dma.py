@@ -240,6 +240,27 @@ class Iommu(DeviceCase):
         self.settle()
         self.check_both()
 
+    def test_taken_from_its_guest(self):
+        """Without its context entry a function's queue fails, and the IOMMU hears of no access; pages that are
+        only not mapped are faults."""
+        driver = self.boot_iommu(True).bring_up()
+        self.check_both()
+        driver.send.post([(TOP - 60, 60)])
+        driver.send.wait_error(abi.SVIO_QERR_DMA)
+        self.assertTrue(self.iommu.faults())
+        driver.bring_up()
+        self.check_both()
+        self.assertFalse(self.iommu.faults())
+        words = self.iommu.detach(self.function)
+        driver.send.send(frame(60, to=PEER, source=MAC))
+        driver.send.wait_error(abi.SVIO_QERR_DMA)
+        self.assertFalse(self.iommu.faults())
+        self.iommu.attach(self.function, words)
+        driver.bring_up()
+        self.settle()
+        self.check_both()
+        self.assertFalse(self.iommu.faults())
+
     def test_switched_on_and_off_under_traffic(self):
         """Queues whose addresses vanish fail; with addresses that came they work."""
         driver = self.boot_iommu(cores=2).bring_up()

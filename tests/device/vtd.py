@@ -5,7 +5,8 @@ import struct
 from machine import wait_for
 
 BASE = 0xfed90000
-CAP, GCMD, GSTS, RTADDR = 0x08, 0x18, 0x1c, 0x20
+CAP, GCMD, GSTS, RTADDR, CCMD, FSTS = 0x08, 0x18, 0x1c, 0x20, 0x28, 0x34
+CONTEXT_OF_DEVICE = 1 << 63 | 3 << 61  # CCMD: invalidate
 SET_ROOT, TRANSLATE = 1 << 30, 1 << 31
 IOVA = 0x40000000  # the gigabyte in which the machine's RAM appears
 
@@ -43,6 +44,27 @@ class Vtd:
         self.qtest.store(8, BASE + RTADDR, self.root)
         self.command(SET_ROOT, SET_ROOT)
         self.command(TRANSLATE, TRANSLATE)
+
+    def detach(self, function):
+        """Takes the function's context entry away, as when its guest ends. Its words, for attach()."""
+        at = self.context + 16 * function.devfn
+        words = self.qtest.read(at, 16)
+        self.put(at, 0, 0)
+        self.qtest.store(8, BASE + CCMD, CONTEXT_OF_DEVICE | function.devfn << 16)
+        wait_for(lambda: not self.qtest.load(8, BASE + CCMD) >> 63, "the context cache is empty")
+        return words
+
+    def attach(self, function, words):
+        self.qtest.write(self.context + 16 * function.devfn, words)
+
+    def faults(self):
+        """Whether faults were recorded; they are forgotten."""
+        status = self.qtest.load(4, BASE + FSTS)
+        if status & 2:
+            offset = (self.qtest.load(8, BASE + CAP) >> 24 & 0x3ff) * 16
+            self.qtest.store(4, BASE + offset + 12, 1 << 31)
+            self.qtest.store(4, BASE + FSTS, 1)
+        return bool(status & 2)
 
     def disable(self):
         self.qtest.store(4, BASE + GCMD, 0)

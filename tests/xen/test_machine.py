@@ -14,7 +14,7 @@ from svio_tool.xen_machine import DOM0_ADDRESS, WIRE_ADDRESS, Guest, XenMachine
 SIZE = 16 * transfer.MIB
 DEADLINE = 300
 # What Xen says of a guest's trouble, of the IOMMU's and of its own.
-XEN_PROBLEMS = re.compile(r"\(XEN\).*(DMAR|VT-d fault|[Ff]ault addr|Assertion|BUG|WARN|panic|Xen call trace)")
+XEN_PROBLEMS = re.compile(r"\(XEN\).*(\[VT-D\]|VT-d fault|[Ff]ault addr|Assertion|BUG|WARN|panic|Xen call trace)")
 
 
 def wait_for(condition, what, timeout=DEADLINE):
