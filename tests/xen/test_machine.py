@@ -14,7 +14,8 @@ from svio_tool.xen_machine import DOM0_ADDRESS, WIRE_ADDRESS, Guest, XenMachine
 SIZE = 16 * transfer.MIB
 DEADLINE = 300
 # What Xen says of a guest's trouble, of the IOMMU's and of its own.
-XEN_PROBLEMS = re.compile(r"\(XEN\).*(\[VT-D\]|VT-d fault|[Ff]ault addr|Assertion|BUG|WARN|panic|Xen call trace)")
+XEN_PROBLEMS = re.compile(r"\(XEN\).*(\[VT-D\]|VT-d fault|[Ff]ault addr|Assertion|BUG|WARN|panic|"
+                          r"Xen call trace)")
 
 
 def wait_for(condition, what, timeout=DEADLINE):
@@ -51,6 +52,11 @@ def exchange(guest):
     transfer.exchange(guest, SIZE, WIRE_ADDRESS)
 
 
+def echo_answers(guest):
+    heads, values = re.findall(r"^Icmp: (.*)$", guest.run("cat /proc/net/snmp").out, re.M)
+    return int(dict(zip(heads.split(), values.split()))["InEchoReps"])
+
+
 class TestMachine(unittest.TestCase):
     """One machine, two guests of each kind to begin with; tests run in the order of their names."""
 
@@ -74,8 +80,12 @@ class TestMachine(unittest.TestCase):
         return found[0] if found else None
 
     def ping(self, source, address, count=3):
+        """Each is answered; ping itself waits for the last ones for two round trips only, the guest's kernel
+        counts them whenever they come."""
+        before = echo_answers(source)
         out = source.run(f"ping -c {count} -i 0.2 -W 10 -q {address}", check=False).out
-        self.assertIn(f"{count} packets transmitted, {count} received", out)
+        self.assertIn(f"{count} packets transmitted, ", out)
+        wait_for(lambda: echo_answers(source) >= before + count, f"{count} answers of {address}\n{out}")
 
     def test_a_boots(self):
         info = self.xen.run("xl info").out
