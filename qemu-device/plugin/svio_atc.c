@@ -25,10 +25,6 @@
 #define SVIO_ATC_SIZE (1u << SVIO_ATC_BITS)
 #define SVIO_PAGE 4096u
 
-/* More at once than a hole in the tables of a function that has memory mapped nearby, see
- * svio_atc_unmapped(). */
-#define SVIO_WHOLE_SPACE (1ull << 31)
-
 static const MemTxAttrs ram_only = {.memory = 1};
 
 struct SvioTranslation {
@@ -311,32 +307,52 @@ void svio_atc_flush(SvioFunction *function) {
     svio_atc_drop(function, 0, HWADDR_MAX);
 }
 
-static void svio_atc_withdraw(SvioFunction *function, hwaddr first, hwaddr last) {
+/* Whether the IOMMU's tables say nothing of the function (VT-d specification, 9.1 and 9.3); only asked of
+ * legacy mode, in which an entry is 16 bytes and its first bit says that it is there. */
+static bool svio_atc_is_nobodys(SvioFunction *function) {
+    IntelIOMMUState *iommu = INTEL_IOMMU_DEVICE(x86_iommu_get_default());
+    PCIDevice *pci = PCI_DEVICE(function);
+    uint64_t entry = 0;
+
+    if (!iommu->dmar_enabled || iommu->root_scalable) {
+        return false;
+    }
+    dma_memory_read(&address_space_memory, iommu->root + 16 * pci_dev_bus_num(pci), &entry, sizeof(entry),
+                    ram_only);
+    entry = le64_to_cpu(entry);
+    if (!(entry & 1)) {
+        return true;
+    }
+    dma_memory_read(&address_space_memory, QEMU_ALIGN_DOWN(entry, SVIO_PAGE) + 16 * pci->devfn, &entry,
+                    sizeof(entry), ram_only);
+    return !(le64_to_cpu(entry) & 1);
+}
+
+/*
+ * A function that is taken from its guest (VFIO, Xen) loses its context entry before anyone stops its queues.
+ * A core that goes on to poll a ring would fill the IOMMU's records with faults that are nobody's; so the
+ * queue fails without asking, and works again once it is enabled anew.
+ */
+static void svio_atc_withdraw(SvioFunction *function) {
     SvioNicWindow *window;
 
     svio_board_pause(function->nic->board);
     QLIST_FOREACH(window, &function->windows, next) {
-        if (window->address >= first && window->address <= last) {
-            window->withdrawn = true;
-        }
+        window->withdrawn = true;
     }
     svio_board_resume(function->nic->board);
 }
 
-/*
- * A function whose context entry goes loses its address space in pieces of gigabytes: it is taken from its
- * guest (VFIO, Xen), or the guest is at its end. A core that polls a ring there would be a fault in the
- * IOMMU's records that nobody's fault is; so the queue fails without asking, and works again once it is
- * enabled anew.
- */
 static void svio_atc_unmapped(IOMMUNotifier *notifier, IOMMUTLBEntry *entry) {
     SvioIommuSection *section = container_of(notifier, SvioIommuSection, notifier);
+    SvioFunction *function = section->function;
     hwaddr first = (entry->iova & ~entry->addr_mask) + section->offset, last = first + entry->addr_mask;
 
-    last = MAX(last, first);
-    svio_atc_drop(section->function, QEMU_ALIGN_DOWN(first, SVIO_PAGE), last);
-    if (entry->addr_mask >= SVIO_WHOLE_SPACE - 1) {
-        svio_atc_withdraw(section->function, first, last);
+    svio_atc_drop(function, QEMU_ALIGN_DOWN(first, SVIO_PAGE), MAX(last, first));
+    /* The whole section at once: the entry may have gone. Anything less is a change of pages. */
+    if (entry->addr_mask >= notifier->end - notifier->start && !QLIST_EMPTY(&function->windows) &&
+        svio_atc_is_nobodys(function)) {
+        svio_atc_withdraw(function);
     }
 }
 

@@ -29,7 +29,7 @@ typedef struct SvioNicWindow {
     MemoryRegionCache cache; /* unless the function caches translations: */
     MemoryRegion *mr;        /* of board.direct */
     bool tried;              /* to have that */
-    bool withdrawn;          /* with the function's whole address space, see svio_atc_unmapped() */
+    bool withdrawn;          /* see svio_atc_withdraw() */
     hwaddr address;
     hwaddr length;
     QLIST_ENTRY(SvioNicWindow) next;

@@ -250,6 +250,8 @@ class Iommu(DeviceCase):
         self.assertTrue(self.iommu.faults())
         driver.bring_up()
         self.check_both()
+        self.iommu.flush()
+        self.check_both()
         self.assertFalse(self.iommu.faults())
         words = self.iommu.detach(self.function)
         driver.send.send(frame(60, to=PEER, source=MAC))

@@ -5,8 +5,10 @@ import struct
 from machine import wait_for
 
 BASE = 0xfed90000
-CAP, GCMD, GSTS, RTADDR, CCMD, FSTS = 0x08, 0x18, 0x1c, 0x20, 0x28, 0x34
+CAP, ECAP, GCMD, GSTS, RTADDR, CCMD, FSTS = 0x08, 0x10, 0x18, 0x1c, 0x20, 0x28, 0x34
 CONTEXT_OF_DEVICE = 1 << 63 | 3 << 61  # CCMD: invalidate
+DOMAIN = 1
+ALL_OF_DOMAIN = 1 << 63 | 2 << 60 | DOMAIN << 32  # IOTLB: invalidate
 SET_ROOT, TRANSLATE = 1 << 30, 1 << 31
 IOVA = 0x40000000  # the gigabyte in which the machine's RAM appears
 
@@ -25,7 +27,7 @@ class Vtd:
         """For x of so many megabytes from `first` on."""
         top, second, upper = (allocate(4096) for _ in range(3))
         table = upper if self.levels == 4 else top
-        self.put(self.context + 16 * function.devfn, table | 1, 1 << 8 | self.levels - 2)
+        self.put(self.context + 16 * function.devfn, table | 1, DOMAIN << 8 | self.levels - 2)
         if self.levels == 4:
             self.qtest.write(upper, struct.pack("<Q", top | 3))
         self.qtest.write(top + 8 * (IOVA >> 30), struct.pack("<Q", second | 3))
@@ -53,6 +55,12 @@ class Vtd:
         self.qtest.store(8, BASE + CCMD, CONTEXT_OF_DEVICE | function.devfn << 16)
         wait_for(lambda: not self.qtest.load(8, BASE + CCMD) >> 63, "the context cache is empty")
         return words
+
+    def flush(self):
+        """Every translation of the domain is asked for again."""
+        at = BASE + (self.qtest.load(8, BASE + ECAP) >> 8 & 0x3ff) * 16 + 8
+        self.qtest.store(8, at, ALL_OF_DOMAIN)
+        wait_for(lambda: not self.qtest.load(8, at) >> 63, "the IOTLB is empty")
 
     def attach(self, function, words):
         self.qtest.write(self.context + 16 * function.devfn, words)
