@@ -28,6 +28,7 @@ More examples
   scripts/svio package                 .deb packages for host and guest, in build/package/
   scripts/svio test unit -k queue      some of the tests
   scripts/svio demo --json result.json figures for a program to read
+  scripts/svio compare A.json B.json   did it get better or worse
   scripts/svio bench scaling           rate, fairness and isolation of up to 32 VIFs
   scripts/svio xen demo                Xen's split driver beside a VIF, in a real Xen machine
 
@@ -43,6 +44,7 @@ VERBS = (
     ("setup", "setup", "build everything; quick when nothing has changed"),
     ("demo", "demo", "real traffic and latency, beside virtio-net"),
     ("bench", "bench", "what many VIFs cost, how they share, and whether one disturbs another"),
+    ("compare", "compare", "two results of the same measurement: better or worse, for people and for CI"),
     ("xen", "xen", "Debian's Xen in QEMU: the split driver (netfront, netback) beside VIFs of the card"),
     ("vm", "vm_verb", "a shell in a test VM, or your own disk image with the card"),
     ("package", "package", "Debian packages of the plugin, the driver (DKMS) and the tools"),

@@ -241,8 +241,8 @@ class Iommu(DeviceCase):
         self.check_both()
 
     def test_taken_from_its_guest(self):
-        """Without its context entry a function's queue fails, and the IOMMU hears of no access; pages that are
-        only not mapped are faults."""
+        """Without its context entry a function's queue fails, and the IOMMU hears of no access; pages that
+        are only not mapped are faults."""
         driver = self.boot_iommu(True).bring_up()
         self.check_both()
         driver.send.post([(TOP - 60, 60)])
