@@ -74,7 +74,9 @@ def load(name):
     try:
         if isinstance(cells, dict):
             cells = [{"kind": kind, **cell} for kind, group in cells.items() for cell in group]
-        good = bool(cells) and all(isinstance(cell["round"], int) for cell in cells)
+        good = bool(cells) and isinstance(result.get("host", {}), dict) and all(
+            isinstance(value, (str, int)) for cell in cells
+            for value in (cell["round"], *dict(identity(cell)).values()))
     except (TypeError, KeyError):
         good = False
     if not good:

@@ -164,6 +164,8 @@ class Results(unittest.TestCase):
                 ("empty", "", "not JSON"), ("cut", json.dumps(demo())[:200], "cut off"),
                 ("list", "[]", "no rounds"), ("none", '{"cells": []}', "no rounds"),
                 ("odd", '{"cells": [3]}', "no rounds"), ("odder", '{"cells": {"rate": 3}}', "no rounds"),
+                ("nested", '{"cells": [{"round": 1, "nic": [1]}]}', "no rounds"),
+                ("hostless", json.dumps({**demo(), "host": 3}), "no rounds"),
                 ("kindless", '{"cells": [{"round": 1}]}', "in common"), ("other", xen(), "in common"),
                 ("zero", zero, "p50_us"), ("text", text, "fast")):
             with self.subTest(name):
