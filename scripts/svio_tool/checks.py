@@ -12,8 +12,8 @@ from svio_tool.ui import SvioError
 
 # Formatting differs from one clang-format to the next; this is the one of Debian 12.
 CLANG_FORMAT = 14
-CPP_FOLDERS = ("qemu-device/board", "qemu-device/plugin", "hv-interface", "tests/unit", "tests/fuzz",
-               "scripts/wire-peer")
+CPP_FOLDERS = ("qemu-device/board", "qemu-device/plugin", "qemu-device/process", "hv-interface", "tests/unit",
+               "tests/fuzz", "scripts/wire-peer")
 
 CHECKPATCH = BUILD / "checkpatch"
 CHECKPATCH_FILES = ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch")

@@ -30,6 +30,8 @@ def _registry():
         made.append(MesonStep(f"configure-{short}", folder, sanitizer))
         made.append(NinjaStep(f"compile-{short}", f"unit tests, {sanitizer} sanitizer", folder,
                               ("tests/unit/svio-unit-tests",), (f"configure-{short}",)))
+        made.append(NinjaStep(f"compile-process-{short}", f"svio-board, {sanitizer} sanitizer", folder,
+                              ("qemu-device/process/svio-board",), (f"configure-{short}",)))
     made += [PackagesStep("packages-fuzz", "Debian packages for fuzzing", FOR_FUZZING),
              MesonStep("configure-plugin-asan", BUILD_DIRS["plugin-address"], "address", plugin=True),
              NinjaStep("compile-plugin-asan", "plugin, address sanitizer", BUILD_DIRS["plugin-address"],

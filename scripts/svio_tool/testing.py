@@ -269,6 +269,8 @@ def _python_tests(tally, suite):
     folder = checks.TEST_FOLDERS["vm" if suite == DEBUG else suite]
     compiled = {"device-asan": "compile-plugin-asan", "unit": "compile-tests"}.get(suite, "compile")
     steps = ["packages-test", compiled]
+    if suite == "unit":
+        steps += ["compile-process-tsan", "compile-process-asan"]
     kernels = {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
     for kernel in kernels:
         steps += setup.guest(kernel) + [f"hostile-{kernel}"]

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// svio-board: the board as a process of its own, to which several virtual machines attach (SPEC.md chapter
+/// 15).
+#include "native_port.hpp"
+#include "no_port.hpp"
+#include "server.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <glib-unix.h>
+#include <random>
+#include <syslog.h>
+
+namespace {
+
+struct Options {
+    std::string socket;
+    std::string mgmt;
+    std::string port = "none";
+    svio::Attachments::Config config;
+};
+
+void add_options(CLI::App &app, Options &options) {
+    app.set_version_flag("--version", SVIO_VERSION);
+    app.add_option("--socket", options.socket, "path of the socket that machines attach to")->required();
+    app.add_option("--mgmt", options.mgmt, "path of the management's socket, for svioctl");
+    app.add_option("--port", options.port,
+                   "the wire: none (machines reach each other alone), dgram:LOCAL,REMOTE or tap:IFNAME")
+        ->capture_default_str();
+    app.add_option("--cores", options.config.board.cores, "on-board cores")
+        ->check(CLI::Range(1, SVIO_MAX_CORES))
+        ->capture_default_str();
+    app.add_option("--poll-us", options.config.board.poll_us,
+                   "longest time that a core goes on polling without work, microseconds")
+        ->check(CLI::Range(0, 1000000))
+        ->capture_default_str();
+    app.add_option("--port-mbps", options.config.board.port_mbps,
+                   "limit of what is sent to the wire, Mb/s; 0: none")
+        ->capture_default_str();
+    app.add_option("--slots", options.config.slots, "machines that can be attached at a time")
+        ->check(CLI::Range(1, SVIO_MAX_VIFS))
+        ->capture_default_str();
+}
+
+/// Locally administered, and another one for each board, as boards may share a wire.
+svio::Mac random_mac() {
+    std::random_device random;
+    svio::Mac mac;
+    for (uint8_t &byte : mac)
+        byte = static_cast<uint8_t>(random());
+    mac[0] = static_cast<uint8_t>((mac[0] & 0xfc) | 2);
+    return mac;
+}
+
+std::unique_ptr<svio::Port> open_port(const std::string &spec) {
+    if (spec == "none")
+        return std::make_unique<svio::NoPort>();
+    std::string why;
+    std::unique_ptr<svio::Port> port = svio::open_native_port(spec, why);
+    if (!port)
+        throw std::runtime_error(why);
+    return port;
+}
+
+void run(Options &options) {
+    options.config.mac = random_mac();
+    options.config.mgmt = options.mgmt;
+    svio::Attachments all(options.config, open_port(options.port));
+    svio::AttachServer server(options.socket, all,
+                              options.config.slots + svio::AttachServer::spare_connections);
+    GMainLoop *loop = g_main_loop_new(nullptr, FALSE);
+    for (int signal : {SIGTERM, SIGINT}) {
+        g_unix_signal_add(
+            signal,
+            [](gpointer opaque) -> gboolean {
+                g_main_loop_quit(static_cast<GMainLoop *>(opaque));
+                return G_SOURCE_CONTINUE;
+            },
+            loop);
+    }
+    svio::log_line(LOG_INFO, "ready: " + options.socket + ", port " + options.port + ", " +
+                                 std::to_string(options.config.board.cores) + " cores");
+    g_main_loop_run(loop);
+    g_main_loop_unref(loop);
+    svio::log_line(LOG_INFO, "ends");
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    CLI::App app("A self-virtualizing NIC that several virtual machines share.", "svio-board");
+    Options options;
+    options.config.board.poll_us = 500;
+    add_options(app, options);
+    CLI11_PARSE(app, argc, argv);
+    try {
+        run(options);
+        return EXIT_SUCCESS;
+    } catch (const std::exception &error) {
+        svio::log_line(LOG_ERR, error.what());
+        return EXIT_FAILURE;
+    }
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "server.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <glib-unix.h>
+#include <stdexcept>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <system_error>
+#include <unistd.h>
+
+namespace svio {
+
+namespace {
+
+constexpr size_t packet_max = sizeof(svio_attach_header) + sizeof(svio_attach_memory) +
+                              SVIO_ATTACH_REGIONS_MAX * sizeof(svio_attach_region);
+
+[[noreturn]] void refuse(const std::string &path, const std::string &why) {
+    throw std::runtime_error("the socket " + path + " cannot be made: " + why);
+}
+
+std::string errno_text() {
+    return std::generic_category().message(errno);
+}
+
+sockaddr_un address_of(const std::string &path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.empty() || path.size() >= sizeof(address.sun_path))
+        refuse(path, "its path must have 1 to " + std::to_string(sizeof(address.sun_path) - 1) + " bytes");
+    memcpy(address.sun_path, path.data(), path.size());
+    return address;
+}
+
+bool listens(const sockaddr_un &address) {
+    Descriptor probe(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    return connect(probe.get(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) == 0 ||
+           errno == EAGAIN || errno == EPROTOTYPE;
+}
+
+/// All that came with a packet, so that none stays open.
+std::vector<Descriptor> descriptors_in(msghdr &message) {
+    std::vector<Descriptor> found;
+    for (cmsghdr *part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        size_t count = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t n = 0; n < count; n++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(part) + n * sizeof(fd), sizeof(fd));
+            found.emplace_back(fd);
+        }
+    }
+    return found;
+}
+
+std::string peer_name(int fd) {
+    ucred peer{};
+    socklen_t length = sizeof(peer);
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+        return "a peer";
+    return "process " + std::to_string(peer.pid);
+}
+
+} // namespace
+
+void log_line(int priority, const std::string &text) {
+    static const bool journal = getenv("JOURNAL_STREAM") != nullptr;
+    std::string line =
+        (journal ? "<" + std::to_string(priority) + ">" : std::string()) + "svio-board: " + text + "\n";
+    // In one piece, so that lines of threads do not mix.
+    [[maybe_unused]] ssize_t n = write(STDERR_FILENO, line.data(), line.size());
+}
+
+// ---- the listener ----
+
+AttachServer::AttachServer(const std::string &path, Attachments &all, size_t connections_max)
+    : all_(all), path_(path), connections_max_(connections_max) {
+    sockaddr_un address = address_of(path);
+    struct stat status;
+    if (lstat(path.c_str(), &status) == 0) {
+        if (!S_ISSOCK(status.st_mode))
+            refuse(path, "there is something else");
+        if (listens(address))
+            refuse(path, "another process listens there");
+        unlink(path.c_str()); // left behind by a process that was killed
+    }
+    listener_ = Descriptor(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    // Before bind(), which gives the file the mode of the socket.
+    if (listener_.get() < 0 || fchmod(listener_.get(), 0600) < 0 ||
+        bind(listener_.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0 ||
+        chmod(path.c_str(), 0600) < 0 || lstat(path.c_str(), &status) < 0 ||
+        listen(listener_.get(), SOMAXCONN) < 0)
+        refuse(path, errno_text());
+    device_ = status.st_dev;
+    inode_ = status.st_ino;
+    source_ = g_unix_fd_add(
+        listener_.get(), G_IO_IN,
+        [](gint, GIOCondition, gpointer self) -> gboolean {
+            static_cast<AttachServer *>(self)->accept_one();
+            return G_SOURCE_CONTINUE;
+        },
+        this);
+}
+
+AttachServer::~AttachServer() {
+    g_source_remove(source_);
+    connections_.clear();
+    struct stat status;
+    if (lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_)
+        unlink(path_.c_str());
+}
+
+void AttachServer::accept_one() {
+    Descriptor peer(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (peer.get() < 0) {
+        if (errno == EMFILE || errno == ENFILE)
+            g_usleep(10000); // it stays in the queue: do not spin
+        return;
+    }
+    if (connections_.size() >= connections_max_) {
+        if (refused_++ == 0)
+            log_line(LOG_WARNING, peer_name(peer.get()) + " is turned away: there are " +
+                                      std::to_string(connections_max_) + " connections");
+        return;
+    }
+    refused_ = 0;
+    std::string name = peer_name(peer.get());
+    Connection &made = *connections_.emplace_back(std::make_unique<Connection>(*this, all_, peer.release()));
+    made.name = std::move(name);
+    made.source = g_unix_fd_add(
+        made.socket.get(), static_cast<GIOCondition>(G_IO_IN | G_IO_HUP | G_IO_ERR),
+        [](gint, GIOCondition, gpointer opaque) -> gboolean {
+            auto &connection = *static_cast<Connection *>(opaque);
+            if (connection.server.serve(connection))
+                return G_SOURCE_CONTINUE;
+            connection.source = 0;
+            connection.server.end(connection);
+            return G_SOURCE_REMOVE;
+        },
+        &made);
+}
+
+// ---- connections ----
+
+AttachServer::Connection::~Connection() {
+    stop_bells();
+    if (source)
+        g_source_remove(source);
+}
+
+void AttachServer::Connection::stop_bells() {
+    for (Bell &bell : bells)
+        g_source_remove(bell.source);
+    bells.clear();
+}
+
+bool AttachServer::serve(Connection &connection) {
+    std::array<uint8_t, packet_max> packet;
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(SVIO_ATTACH_REGIONS_MAX * sizeof(int))> control;
+    iovec place{packet.data(), packet.size()};
+    msghdr message{};
+    message.msg_iov = &place;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    ssize_t length = recvmsg(connection.socket.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (length < 0)
+        return errno == EAGAIN || errno == EINTR;
+    std::vector<Descriptor> descriptors = descriptors_in(message);
+    if (length == 0)
+        return false;
+    try {
+        if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+            throw ProtocolError("a packet has more bytes or descriptors than any may have");
+        answer(connection, {packet.data(), static_cast<size_t>(length)}, std::move(descriptors));
+        return true;
+    } catch (const std::exception &error) {
+        log_line(LOG_WARNING, connection.name + " is cut off: " + error.what());
+        return false;
+    }
+}
+
+void AttachServer::answer(Connection &connection, std::span<const uint8_t> packet,
+                          std::vector<Descriptor> descriptors) {
+    Attached &attached = connection.attached;
+    bool had = attached.slot().has_value();
+    std::vector<uint8_t> reply = attached.handle(packet, std::move(descriptors));
+    if (!attached.refusal().empty())
+        log_line(LOG_WARNING, connection.name + " is refused: " + attached.refusal());
+    if (!had && attached.slot()) {
+        if (!attached.machine().empty())
+            connection.name += " (" + attached.machine() + ")";
+        log_line(LOG_INFO, connection.name + " has slot " + std::to_string(*attached.slot()));
+    }
+    if (attached.bells_generation() != connection.bells_generation)
+        watch_bells(connection);
+    if (send(connection.socket.get(), reply.data(), reply.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        throw ProtocolError("it does not read its answers (" + errno_text() + ")");
+}
+
+void AttachServer::watch_bells(Connection &connection) {
+    connection.stop_bells();
+    connection.bells_generation = connection.attached.bells_generation();
+    size_t number = 0;
+    for (const Descriptor &bell : connection.attached.bells()) {
+        Bell &watched = connection.bells.emplace_back(Bell{&connection, number++, 0});
+        watched.source = g_unix_fd_add(
+            bell.get(), G_IO_IN,
+            [](gint fd, GIOCondition, gpointer opaque) -> gboolean {
+                const auto &rung = *static_cast<Bell *>(opaque);
+                uint64_t count;
+                iovec place{&count, sizeof(count)};
+                // The peer can read it too, and may have made it wait: never wait here.
+                if (preadv2(fd, &place, 1, -1, RWF_NOWAIT) == sizeof(count))
+                    rung.connection->attached.ring(rung.number);
+                return G_SOURCE_CONTINUE;
+            },
+            &watched);
+    }
+}
+
+void AttachServer::end(Connection &connection) {
+    if (connection.attached.slot())
+        log_line(LOG_INFO, connection.name + " leaves slot " + std::to_string(*connection.attached.slot()));
+    auto at = std::find_if(connections_.begin(), connections_.end(),
+                           [&](const auto &one) { return one.get() == &connection; });
+    connections_.erase(at);
+}
+
+} // namespace svio

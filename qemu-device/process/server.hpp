@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/// The socket of the attach protocol, in a GLib main loop. It bounds all that peers can make it keep.
+#pragma once
+
+#include "attach.hpp"
+
+#include <glib.h>
+#include <list>
+#include <memory>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+namespace svio {
+
+class AttachServer {
+  public:
+    /// More connections than there are slots can only be of those that do not attach.
+    static constexpr size_t spare_connections = 8;
+
+    /// Throws std::runtime_error with one sentence.
+    AttachServer(const std::string &path, Attachments &all, size_t connections_max);
+    ~AttachServer();
+    AttachServer(const AttachServer &) = delete;
+    AttachServer &operator=(const AttachServer &) = delete;
+
+  private:
+    struct Connection;
+    struct Bell {
+        Connection *connection;
+        size_t number;
+        guint source;
+    };
+    struct Connection {
+        Connection(AttachServer &s, Attachments &all, int fd) : server(s), socket(fd), attached(all) {}
+        ~Connection();
+        void stop_bells();
+
+        AttachServer &server;
+        Descriptor socket;
+        Attached attached;
+        std::string name; ///< for the log
+        guint source = 0;
+        std::list<Bell> bells;
+        unsigned bells_generation = 0;
+    };
+
+    void accept_one();
+    /// False: it is over.
+    bool serve(Connection &connection);
+    void answer(Connection &connection, std::span<const uint8_t> packet, std::vector<Descriptor> descriptors);
+    void watch_bells(Connection &connection);
+    void end(Connection &connection);
+
+    Attachments &all_;
+    const std::string path_;
+    const size_t connections_max_;
+    Descriptor listener_;
+    dev_t device_ = 0;
+    ino_t inode_ = 0;
+    guint source_ = 0;
+    size_t refused_ = 0; // since the last one that was taken
+    std::list<std::unique_ptr<Connection>> connections_;
+};
+
+/// A line of the log, on standard error: "<6>svio-board: ..." with the journal's priority, if that is where
+/// it goes.
+void log_line(int priority, const std::string &text);
+
+} // namespace svio

@@ -1,0 +1,542 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""svio-board as a process: machines (attach_client.py) attach, send, misbehave and die."""
+import fcntl
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+import attach_client
+from attach_client import OK, PAGE, PATIENCE, RAM, REQUEST, Connection, CutOff, Machine, Memory, abi, paths
+from machine import wait_for
+from wires import PEER, DgramWire, frame
+
+PROGRAM = Path("qemu-device/process/svio-board")
+SVIOCTL = paths.BUILD / "hv-interface" / "svioctl"
+MACS = [f"02:00:00:00:00:0{n}" for n in range(1, 9)]
+KILLS = 50
+SANITIZERS = {"TSAN_OPTIONS": "halt_on_error=0 second_deadlock_stack=1 exitcode=66",
+              "ASAN_OPTIONS": "detect_leaks=1 detect_stack_use_after_return=1",
+              "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+def mac_bytes(mac):
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+class Board:
+    """The process."""
+
+    def __init__(self, folder, *arguments, build=paths.BUILD):
+        self.folder = Path(folder)
+        self.socket, self.mgmt = self.folder / "board", self.folder / "mgmt"
+        self.log = open(self.folder / "log", "w+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *arguments],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env={**os.environ, **SANITIZERS})
+        try:
+            wait_for(lambda: "ready:" in self.said(), "the board's start", alive=self.alive)
+        except BaseException:
+            self.kill()
+            raise
+
+    def alive(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"svio-board ended with status {self.process.returncode}: {self.said()}")
+
+    def said(self):
+        return (self.folder / "log").read_text(errors="replace")
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def end(self):
+        """As systemd ends it; its status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(PATIENCE)
+        self.log.close()
+        return status
+
+    def ctl(self, *words):
+        done = subprocess.run([SVIOCTL, "--socket", self.mgmt, "--json", *map(str, words)],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
+                              check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def counters(self, slot):
+        return self.ctl("vif", "stats", slot)["counters"]
+
+    def slots(self):
+        return sorted(vif["slot"] for vif in self.ctl("vif", "list")["vifs"] if vif.get("slot"))
+
+
+class ProcessTest(unittest.TestCase):
+    build = paths.BUILD
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="svio-unit-")
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def start(self, *arguments):
+        self.board = Board(self.folder, *arguments, build=self.build)
+        self.addCleanup(self._end, self.board)
+        return self.board
+
+    def _end(self, board):
+        if board.process.poll() is None:
+            self.assertEqual(board.end(), 0, board.said())
+        said = board.said()
+        for word in ("Sanitizer", "runtime error", "assert"):
+            self.assertNotIn(word, said)
+
+    def connect(self):
+        connection = Connection(self.board.socket)
+        self.addCleanup(connection.close)
+        return connection
+
+    def machine(self, number=0, **wanted):
+        wanted.setdefault("mac", MACS[number])
+        machine = Machine(self.board.socket, self.board.alive, **wanted)
+        self.addCleanup(machine.close)
+        return machine
+
+    def running(self, number=0, **wanted):
+        machine = self.machine(number, **wanted)
+        machine.driver.bring_up()
+        return machine
+
+    def check_way(self, source, target, sizes=(60, 64, 1514, 9018)):
+        """Frames from one machine to another arrive as they were sent."""
+        macs = [bytes(machine.driver.read(abi.SVIO_REG_MAC_LO).to_bytes(4, "little")
+                      + machine.driver.read(abi.SVIO_REG_MAC_LO + 4).to_bytes(4, "little")[:2])
+                for machine in (source, target)]
+        for seed, size in enumerate(sizes):
+            data = frame(size, seed, to=macs[1], source=macs[0])
+            source.driver.transmit(data)
+            self.assertEqual(target.driver.expect(), data)
+
+
+class TestMessages(ProcessTest):
+    def test_between_machines(self):
+        self.start("--cores", "2")
+        machines = [self.running(n) for n in range(3)]
+        for source in machines:
+            for target in machines:
+                if source is not target:
+                    self.check_way(source, target)
+        for machine in machines:
+            counters = self.board.counters(machine.slot)
+            self.assertEqual((counters["tx_frames"], counters["rx_frames"]), (8, 8))
+
+    def test_wire(self):
+        wire = DgramWire(self.folder)
+        self.addCleanup(wire.close)
+        self.start("--port", f"dgram:{wire.local},{wire.remote}")
+        machine = self.running()
+        for seed, size in enumerate((60, 64, 1514, 9018)):
+            data = frame(size, seed, to=PEER, source=mac_bytes(MACS[0]))
+            machine.driver.transmit(data)
+            self.assertEqual(wire.receive(), data)
+            data = frame(size, seed, to=mac_bytes(MACS[0]))
+            wire.send(data)
+            self.assertEqual(machine.driver.expect(), data)
+
+    def test_no_wire(self):
+        self.start()
+        machine = self.running()
+        machine.driver.transmit(frame(64, to=PEER, source=mac_bytes(MACS[0])))
+        wait_for(lambda: self.board.counters(machine.slot)["drop_tx_port_error"] == 1, "the counted drop")
+
+    def test_signals_and_bells(self):
+        """By eventfd both ways, as under KVM; the board's core sleeps before each message."""
+        self.start("--poll-us", "0")
+        one, two = self.machine(0), self.machine(1)
+        for machine in (one, two):
+            driver = machine.driver
+            driver.reset()
+            self.assertTrue(driver.negotiate())
+            driver.queues()
+            driver.receive.vector = 3
+            driver.send.bell = lambda machine=machine: machine.bell(abi.SVIO_SEND)
+            driver.receive.bell = lambda machine=machine: machine.bell(abi.SVIO_RECEIVE)
+            driver.enable()
+            driver.run()
+        for seed in range(20):
+            data = frame(200, seed, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0]))
+            two.driver.receive.arm(two.driver.receive.next)
+            one.driver.transmit(data)
+            two.signalled(3)
+            self.assertEqual(two.driver.expect(), data)
+        self.assertGreater(self.board.counters(one.slot)["rx_frames"] +
+                           self.board.counters(two.slot)["rx_frames"], 19)
+
+    def test_dma_off(self):
+        """Nothing is touched from the answer on; then it goes on where it was."""
+        self.start()
+        one, two = self.running(0), self.running(1)
+        self.assertEqual(two.count("DMA", 0), OK)
+        before = two.driver.snapshot()
+        one.driver.transmit(frame(64, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0])))
+        self.assertEqual(two.driver.snapshot(), before)
+        self.assertEqual(two.count("DMA", 1), OK)
+        self.check_way(one, two)
+
+
+class TestMemory(ProcessTest):
+    def test_refused(self):
+        self.start()
+        connection = self.connect().hello()
+        self.assertEqual(connection.attach(mac=MACS[0]), OK)
+        sealed, loose = Memory(4 * PAGE), Memory(4 * PAGE, seals=0)
+        reader, writer = os.pipe()
+        for fd in (reader, writer):
+            self.addCleanup(os.close, fd)
+        for memory in (sealed, loose):
+            self.addCleanup(memory.close)
+        for regions in ([(0, PAGE, 0, loose.fd)], [(0, PAGE, 0, writer)], [(0, 0, 0, sealed.fd)],
+                        [(1, PAGE, 0, sealed.fd)], [(0, PAGE + 1, 0, sealed.fd)], [(0, PAGE, 1, sealed.fd)],
+                        [(0, 5 * PAGE, 0, sealed.fd)], [(0, PAGE, 4 * PAGE, sealed.fd)],
+                        [(2 ** 64 - PAGE, 2 * PAGE, 0, sealed.fd)], [(0, PAGE, 2 ** 64 - PAGE, sealed.fd)],
+                        [(0, 2 * PAGE, 0, sealed.fd), (PAGE, PAGE, 0, sealed.fd)]):
+            with self.subTest(regions=regions):
+                self.assertEqual(connection.share(regions), abi.SVIO_ST_INVALID)
+        self.assertEqual(connection.share([(2 ** 64 - PAGE, PAGE, 0, sealed.fd)]), OK)
+        self.assertEqual(connection.share([]), OK)
+        self.assertIn("seal=on", self.board.said())
+
+    def test_ring_out_of_reach(self):
+        self.start()
+        machine = self.machine()
+        driver = machine.driver
+        driver.reset()
+        self.assertTrue(driver.negotiate())
+        driver.queues()
+        state = driver.send.enable(base=RAM)
+        self.assertEqual(abi.SVIO_QUEUE_ERROR_OF(state), abi.SVIO_QERR_DMA)
+        # Half of it in one region, and half in the next, is not one piece.
+        half = driver.send.base + PAGE // 4
+        self.assertEqual(half % PAGE, PAGE // 4)
+        cut = (driver.send.base & -PAGE) + PAGE
+        driver.send.disable()
+        self.assertEqual(machine.share([(0, cut, 0, machine.memory.fd),
+                                        (cut, RAM - cut, cut, machine.memory.fd)]), OK)
+        state = driver.send.enable(base=cut - 64)
+        self.assertEqual(abi.SVIO_QUEUE_ERROR_OF(state), abi.SVIO_QERR_DMA)
+
+    def test_replaced_under_queues(self):
+        """Memory is added and cut into other regions while queues work."""
+        self.start()
+        one, two = self.running(0), self.running(1)
+        more = Memory(PAGE)
+        self.addCleanup(more.close)
+        memory = one.memory.fd
+        self.check_way(one, two)
+        self.assertEqual(one.share([(0, RAM, 0, memory), (2 * RAM, PAGE, 0, more.fd)]), OK)
+        self.check_way(one, two)
+        cut = (one.driver.send.arena & -PAGE) + PAGE
+        self.assertEqual(one.share([(cut, RAM - cut, cut, memory), (0, cut, 0, memory)]), OK)
+        self.check_way(one, two)  # buffers lie in both
+        self.check_way(two, one)
+        # And away from under them: that queue alone fails.
+        self.assertEqual(one.share([(2 * RAM, PAGE, 0, more.fd)]), OK)
+        one.driver.write(abi.SVIO_BELL(0, abi.SVIO_SEND), 1)
+        one.driver.send.wait_error(abi.SVIO_QERR_DMA)
+        three = self.running(2)
+        self.check_way(two, three)
+
+
+class TestGarbage(ProcessTest):
+    def header(self, name, length, tag=7, status=0):
+        return struct.pack("<4I", REQUEST.get(name, name), tag, status, length)
+
+    def test_cut_off(self):
+        self.start()
+        bystanders = [self.running(0), self.running(1)]
+        fd = os.eventfd(0)
+        self.addCleanup(os.close, fd)
+        packets = {
+            "no header": (b"\1", ()),
+            "half a header": (bytes(15), ()),
+            "short": (self.header("HELLO", 16) + bytes(15), ()),
+            "long": (self.header("HELLO", 16) + bytes(17), ()),
+            "other size": (self.header("HELLO", 8) + bytes(8), ()),
+            "an answer": (self.header(REQUEST["HELLO"] | attach_client.ANSWER, 16) + bytes(16), ()),
+            "a status": (self.header("HELLO", 16, status=1) + bytes(16), ()),
+            "too long": (self.header("HELLO", 65000) + bytes(65000), ()),
+            "a descriptor too many": (self.header("RESET", 0), (fd,)),
+            "none of one": (self.header("SIGNALS", 8) + struct.pack("<II", 1, 0), ()),
+            "no table": (self.header("MEMORY", 4) + bytes(4), ()),
+            "a table of nothing": (self.header("MEMORY", 8) + struct.pack("<II", 1, 0), (fd,)),
+            "a table too long": (self.header("MEMORY", 8) + struct.pack("<II", 1 << 31, 0), ()),
+            "too many descriptors": (self.header("MEMORY", 8) + struct.pack("<II", 65, 0), (fd,) * 65),
+            "payload of none": (self.header("RESET", 4) + bytes(4), ()),
+        }
+        for name, (packet, fds) in packets.items():
+            for attached in (False, True):
+                with self.subTest(name, attached=attached):
+                    connection = self.connect()
+                    if attached:
+                        connection.hello()
+                        self.assertEqual(connection.attach(mac=MACS[5]), OK)
+                    said = self.board.said().count("is cut off")
+                    with self.assertRaises(CutOff):
+                        connection.send(packet, fds)
+                        connection.receive()
+                    self.assertEqual(self.board.said().count("is cut off"), said + 1)
+                    connection.close()
+        wait_for(lambda: self.board.slots() == [1, 2], "slots to be given back")
+        self.check_way(*bystanders)
+
+    def test_refused(self):
+        """Well-formed, but not now or not so: a status, and the connection stays."""
+        self.start()
+        connection = self.connect()
+        self.assertEqual(connection.attach(), abi.SVIO_ST_STATE)
+        self.assertEqual(connection.ask("HELLO", struct.pack("<IIQ", 0, 0, 0))[0], abi.SVIO_ST_UNSUPPORTED)
+        connection.hello()
+        self.assertEqual(connection.ask("RESET")[0], abi.SVIO_ST_STATE)
+        self.assertEqual(connection.attach(mac="01:00:00:00:00:01"), abi.SVIO_ST_INVALID)
+        self.assertEqual(connection.attach(pairs=9), abi.SVIO_ST_INVALID)
+        self.assertEqual(connection.attach(size=17), abi.SVIO_ST_INVALID)
+        self.assertEqual(connection.attach(mac=MACS[0]), OK)
+        self.assertEqual(connection.attach(mac=MACS[1]), abi.SVIO_ST_STATE)
+        self.assertEqual(connection.count("DMA", 2), abi.SVIO_ST_INVALID)
+        reader, writer = os.pipe()
+        for fd in (reader, writer):
+            self.addCleanup(os.close, fd)
+        for name in ("SIGNALS", "BELLS"):
+            self.assertEqual(connection.count(name, 1, [writer]), abi.SVIO_ST_INVALID)
+        eventfd = os.eventfd(0)
+        self.addCleanup(os.close, eventfd)
+        self.assertEqual(connection.count("SIGNALS", 10, [eventfd] * 10), abi.SVIO_ST_INVALID)
+        self.assertEqual(connection.count("BELLS", 17, [eventfd] * 17), abi.SVIO_ST_INVALID)
+        connection.send(self.header(99, 3) + b"abc")
+        self.assertEqual(struct.unpack("<4I", connection.receive()),
+                         (99 | attach_client.ANSWER, 7, abi.SVIO_ST_UNSUPPORTED, 0))
+        connection.order("BAD_ACCESS")
+        self.assertEqual(self.board.counters(1)["bad_register"], 1)
+
+    def test_answers_not_read(self):
+        self.start()
+        connection = self.connect().hello()
+        connection.sock.settimeout(PATIENCE)
+        with self.assertRaises(CutOff):
+            for _ in range(1 << 20):
+                connection.send(self.header("HELLO", 16) + struct.pack("<IIQ", 1, 0, 0))
+        self.assertIn("does not read its answers", self.board.said())
+        self.running()
+
+    def test_connections_without_end(self):
+        self.start("--slots", "2")
+        first = self.connect().hello()
+        taken = [first] + [self.connect().hello() for _ in range(9)]
+        for _ in range(3):
+            with self.assertRaises(CutOff):
+                self.connect().hello()
+        self.assertEqual(self.board.said().count("is turned away"), 1)
+        self.assertEqual([one.attach() for one in taken[:3]], [OK, OK, abi.SVIO_ST_NO_SPACE])
+        taken[0].close()
+        wait_for(lambda: self.board.slots() == [2], "the slot to be given back")
+        self.assertEqual(taken[2].attach(), OK)
+
+    def test_signal_that_is_full(self):
+        """The peer fills the counter of its eventfd: writing it would wait for ever."""
+        self.start()
+        one, two = self.running(0), self.machine(1)
+        driver = two.driver
+        driver.reset()
+        driver.negotiate()
+        driver.queues()
+        driver.receive.vector = 2
+        driver.enable()
+        driver.run()
+        os.eventfd_write(two.signals[2], 2 ** 64 - 2)
+        flags = fcntl.fcntl(two.signals[2], fcntl.F_GETFL)
+        fcntl.fcntl(two.signals[2], fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
+        for seed in range(5):
+            driver.receive.arm(driver.receive.next)
+            data = frame(64, seed, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0]))
+            one.driver.transmit(data)
+            self.assertEqual(driver.expect(), data)
+
+
+class TestManagement(ProcessTest):
+    def test_policy_before_the_machine(self):
+        self.start()
+        self.board.ctl("vif", "create", "--name", "web", "--mac", MACS[4], "--vlan", "7")
+        web = self.running(name="web", mac=MACS[0], machine="web server")
+        shown = {vif["name"]: vif for vif in self.board.ctl("vif", "list")["vifs"]}["web"]
+        self.assertEqual((shown["slot"], shown["permanent_mac"], shown["vlan"]), (web.slot, MACS[4], 7))
+        self.assertIn("(web server) has slot 1", self.board.said())
+        # Another VLAN's frames do not come, those of its own do.
+        other, mate = self.running(1), self.running(2)
+        self.board.ctl("vif", "set", mate.slot, "--vlan", "7")
+        lost = frame(64, 1, to=mac_bytes(MACS[4]), source=mac_bytes(MACS[1]))
+        other.driver.transmit(lost)
+        self.check_way(mate, web)
+        self.assertEqual(self.board.counters(web.slot)["rx_frames"], 4)
+        # The name is taken while its machine is there, and keeps its VIF when that goes.
+        late = self.connect().hello()
+        self.assertEqual(late.attach(name="web"), abi.SVIO_ST_EXISTS)
+        identity = shown["id"]
+        web.close()
+        wait_for(lambda: self.board.slots() == [other.slot, mate.slot], "the slot to be given back")
+        self.assertEqual(late.attach(name="web"), OK)
+        self.assertEqual(late.id, identity)
+
+    def test_own_mac_and_chosen_mac(self):
+        self.start()
+        self.machine(0)
+        self.assertEqual(self.connect().hello().attach(mac=MACS[0]), abi.SVIO_ST_EXISTS)
+        one, two = self.machine(mac=None), self.machine(mac=None)
+        vifs = {vif["slot"]: vif["mac"] for vif in self.board.ctl("vif", "list")["vifs"]}
+        self.assertNotEqual(vifs[one.slot], vifs[two.slot])
+
+
+FLOOD = """
+import attach_client, abi, wires
+machine = attach_client.Machine({path!r}, mac={mac!r})
+driver = machine.driver.bring_up()
+number = 0
+while True:
+    data = wires.frame(200, number % 64, to=bytes.fromhex({to!r}), source=bytes.fromhex({source!r}))
+    driver.transmit(data[:16] + number.to_bytes(8, "little") + data[24:])
+    number += 1
+    if number == 50:
+        print("flows", flush=True)
+"""
+
+
+class TestDeaths(ProcessTest):
+    def flood(self):
+        script = FLOOD.format(path=str(self.board.socket), mac=MACS[1], to=MACS[0].replace(":", ""),
+                              source=MACS[1].replace(":", ""))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen([paths.PYTHON, "-c", script], env=environment, stdout=subprocess.PIPE,
+                                   stdin=subprocess.DEVNULL)
+        self.addCleanup(process.stdout.close)
+        return process
+
+    def check_frames(self, driver, process):
+        """Takes what comes until the sender is dead and nothing more comes: numbers in order, none twice,
+        bytes as they were sent. The number of frames."""
+        last, count, idle = -1, 0, 0
+        while idle < 50:
+            data = driver.receive.take()
+            if data is None:
+                if process.poll() is None:
+                    ready = count > 20
+                    if ready:
+                        process.kill()
+                        process.wait()
+                else:
+                    idle += 1
+                    self.board.alive()
+                continue
+            number = int.from_bytes(data[16:24], "little")
+            self.assertGreater(number, last)
+            whole = frame(200, number % 64, to=mac_bytes(MACS[0]), source=mac_bytes(MACS[1]))
+            self.assertEqual(data, whole[:16] + number.to_bytes(8, "little") + whole[24:])
+            last, count = number, count + 1
+        return count
+
+    def test_machines_are_killed(self):
+        """kill -9 in the middle of its traffic, again and again; the other machines lose nothing."""
+        self.start("--cores", "2")
+        receiver, pair = self.running(0), [self.running(2), self.running(3)]
+        descriptors = len(os.listdir(f"/proc/{self.board.process.pid}/fd"))
+        for _ in range(KILLS):
+            process = self.flood()
+            try:
+                self.assertGreater(self.check_frames(receiver.driver, process), 20)
+            finally:
+                process.kill()
+                process.wait()
+            self.check_way(*pair)
+            wait_for(lambda: len(self.board.slots()) == 3, "the dead machine's slot to be given back")
+        self.assertEqual(len(os.listdir(f"/proc/{self.board.process.pid}/fd")), descriptors)
+
+    def test_nothing_is_written_after_the_end(self):
+        """Memory that a machine leaves behind (others may map the same file) is left alone."""
+        self.start()
+        one, two = self.running(0), self.running(1)
+        self.check_way(one, two)
+        two.sock.close()
+        wait_for(lambda: self.board.slots() == [one.slot], "the slot to be given back")
+        before = two.driver.snapshot()
+        one.driver.transmit(frame(64, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0])))
+        self.assertEqual(two.driver.snapshot(), before)
+        with self.assertRaises(CutOff):
+            one.sock.shutdown(socket.SHUT_RDWR)
+            one.receive()
+
+    def test_board_is_killed(self):
+        """Machines see the end of the connection, and the next board takes the same paths."""
+        self.start()
+        one = self.running(0)
+        self.board.process.kill()
+        self.board.process.wait()
+        with self.assertRaises(CutOff):
+            one.receive()
+        before = self.board
+        self.start()
+        before.log.close()
+        self.check_way(self.running(0), self.running(1))
+
+
+class TestStart(ProcessTest):
+    def refused(self, *arguments):
+        """(status, what it said)."""
+        done = subprocess.run([self.build / PROGRAM, *map(str, arguments)], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=PATIENCE, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        return done.stderr
+
+    def test_sockets(self):
+        board = self.start()
+        for path in (board.socket, board.mgmt):
+            self.assertEqual(stat.S_IMODE(os.lstat(path).st_mode), 0o600)
+        self.assertIn("another process listens there", self.refused("--socket", board.socket))
+        self.assertIn("another process listens there", self.refused("--socket", board.mgmt))
+        self.assertEqual(board.end(), 0)
+        self.assertEqual(sorted(os.listdir(self.folder)), ["log"])
+
+    def test_refusals(self):
+        here = Path(self.folder)
+        (here / "file").write_text("precious")
+        self.assertIn("there is something else", self.refused("--socket", here / "file"))
+        self.assertEqual((here / "file").read_text(), "precious")
+        self.assertIn("No such file", self.refused("--socket", here / "none" / "s"))
+        self.assertIn("must have 1 to 107 bytes", self.refused("--socket", "x" * 108))
+        self.assertIn("--socket is required", self.refused())
+        self.assertIn("port=nowhere", self.refused("--socket", here / "s", "--port", "nowhere"))
+        self.assertIn("--cores", self.refused("--socket", here / "s", "--cores", "17"))
+        self.assertEqual(os.listdir(here), ["file"])
+
+
+# All of it once more where a mistake shows.
+
+def sanitized(short):
+    for case in (TestMessages, TestMemory, TestGarbage, TestManagement, TestDeaths):
+        name = f"{case.__name__}{short.capitalize()}"
+        globals()[name] = type(name, (case,), {"build": paths.BUILD / short, "__module__": __name__})
+
+
+for folder in ("asan", "tsan"):
+    sanitized(folder)
+
+
+if __name__ == "__main__":
+    unittest.main()
