@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* svio-nic: the device and its physical function; properties, birth and death, stop and continue. */
 #include "svio_nic.h"
+#include "svio_vif.h"
 
 #include "exec/replay-core.h"
 #include "hw/pci/pci_bus.h"
@@ -270,5 +271,6 @@ __attribute__((visibility("default"))) void svio_adapter_install(void);
 void svio_adapter_install(void) {
     svio_function_register();
     svio_sriov_register();
+    svio_vif_register();
     type_register_static(&svio_info);
 }
