@@ -155,6 +155,7 @@ Attachments::Attachments(const Config &config, std::unique_ptr<Port> port) {
         Function &function = functions_.emplace_back();
         FunctionConfig vif;
         vif.mac = config.mac;
+        vif.id = config.first_id;
         vif.slot = slot;
         vif.physical = slot == 0;
         vif.queue_pairs = SVIO_MAX_QUEUE_PAIRS;

@@ -59,6 +59,7 @@ class Attachments {
         unsigned slots = SVIO_MAX_VIFS; ///< for VIFs of machines
         Mac mac{};                      ///< of slot 0, from which those of others are derived
         std::string mgmt;               ///< path of the management's socket, or empty
+        uint64_t first_id = 1;          ///< of VIFs: larger than any of a board that machines had before
     };
     /// Throws std::runtime_error with one sentence.
     Attachments(const Config &config, std::unique_ptr<Port> port);

@@ -6,6 +6,7 @@
 #include "server.hpp"
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdlib>
 #include <glib-unix.h>
 #include <random>
@@ -52,6 +53,13 @@ svio::Mac random_mac() {
     return mac;
 }
 
+/// A machine that comes back must not find a VIF of the same ID on a board that knows nothing of it. Fits
+/// into the numbers of JSON.
+uint64_t first_id() {
+    auto now = std::chrono::system_clock::now().time_since_epoch();
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count()) << 10;
+}
+
 std::unique_ptr<svio::Port> open_port(const std::string &spec) {
     if (spec == "none")
         return std::make_unique<svio::NoPort>();
@@ -65,6 +73,7 @@ std::unique_ptr<svio::Port> open_port(const std::string &spec) {
 void run(Options &options) {
     options.config.mac = random_mac();
     options.config.mgmt = options.mgmt;
+    options.config.first_id = first_id();
     svio::Attachments all(options.config, open_port(options.port));
     svio::AttachServer server(options.socket, all,
                               options.config.slots + svio::AttachServer::spare_connections);

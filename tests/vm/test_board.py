@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Booted guests whose cards are VIFs of one svio-board: the same driver, another process behind it."""
+import subprocess
+import tempfile
+import unittest
+from contextlib import ExitStack
+from pathlib import Path
+
+from case import wait_for
+from svio_tool import paths
+from svio_tool.vm import Vm
+
+PROGRAM = paths.BUILD / "qemu-device/process/svio-board"
+SVIOCTL = paths.BUILD / "hv-interface/svioctl"
+MEMORY = 256
+SIZE = 8 << 20
+
+
+class TestBoard(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = ExitStack()
+        cls.addClassCleanup(cls.stack.close)
+        cls.folder = cls.stack.enter_context(tempfile.TemporaryDirectory(prefix="svio-vm-"))
+        cls.board = None
+        cls.start_board()
+        cls.stack.callback(lambda: cls.stop_board())
+        cls.vms = [cls.boot(number) for number in range(2)]
+
+    @classmethod
+    def start_board(cls):
+        log = Path(cls.folder) / "log"
+        with open(log, "wb") as file:
+            cls.board = subprocess.Popen([PROGRAM, "--socket", f"{cls.folder}/board", "--mgmt",
+                                          f"{cls.folder}/mgmt"], stdin=subprocess.DEVNULL, stdout=file,
+                                         stderr=file)
+        wait_for(lambda: "ready:" in log.read_text(), log.read_text)
+
+    @classmethod
+    def stop_board(cls):
+        cls.board.kill()
+        cls.board.wait()
+
+    @classmethod
+    def boot(cls, number):
+        vm = cls.stack.enter_context(Vm(
+            f"board-{number}", plugin=True, memory=MEMORY, machine="q35,memory-backend=ram",
+            nics=[f"svio-vif,id=svio0,board={cls.folder}/board,mac=52:54:00:76:70:{number:02x}"],
+            extra=["-object", f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on"]))
+        vm.run(f"ip addr add 10.9.0.{number + 1}/24 dev eth0 && ip link set eth0 up")
+        return vm
+
+    def tearDown(self):
+        for vm in self.vms:
+            self.assertEqual(vm.kernel_problems(), [])
+
+    def ctl(self, *words):
+        return subprocess.run([SVIOCTL, "--socket", f"{self.folder}/mgmt", *words], check=True, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60).stdout
+
+    def ping(self, source, target):
+        wait_for(lambda: self.vms[source].run(f"ping -c 1 -W 5 10.9.0.{target + 1}", check=False).rc == 0,
+                 lambda: f"no answer from {target} to {source}: " + self.vms[source].run("ip -s link").out)
+
+    def transfer(self, source, target):
+        """A random file by TCP; the sums agree."""
+        vms = self.vms
+        vms[source].run(f"dd if=/dev/urandom of=/tmp/out bs=1M count={SIZE >> 20} 2>/dev/null")
+        vms[target].run("(socat -u TCP4-LISTEN:7000,reuseaddr CREATE:/tmp/in; touch /tmp/whole) "
+                        ">/dev/null 2>&1 </dev/null &")
+        vms[source].run(f"socat -u FILE:/tmp/out TCP4:10.9.0.{target + 1}:7000,retry=50,interval=0.2",
+                        timeout=180)
+        wait_for(lambda: vms[target].run("test -e /tmp/whole", check=False).rc == 0, "the receiver's end")
+        sums = [vms[n].run(f"sha256sum <{name}; wc -c <{name}").out
+                for n, name in ((source, "/tmp/out"), (target, "/tmp/in"))]
+        self.assertEqual(*sums)
+        for vm in vms:
+            vm.run("rm -f /tmp/out /tmp/in /tmp/whole")
+
+    def test_1_ping(self):
+        for source, target in ((0, 1), (1, 0)):
+            self.ping(source, target)
+        self.assertEqual(self.ctl("vif", "list").count("running"), 2)
+
+    def test_2_transfers(self):
+        self.transfer(0, 1)
+        self.transfer(1, 0)
+
+    def test_3_vlan_of_management(self):
+        """VIFs of two tenants do not hear each other; in one VLAN they do."""
+        self.ping(0, 1)
+        slots = [line.split()[0] for line in self.ctl("vif", "list").splitlines() if "52:54:00:76:70" in line]
+        self.assertEqual(len(slots), 2)
+        self.ctl("vif", "set", slots[0], "--vlan", "7")
+        before = self.ctl("--json", "vif", "stats", slots[1])
+        self.assertNotEqual(self.vms[0].run("ping -c 2 -W 1 10.9.0.2", check=False).rc, 0, before)
+        self.ctl("vif", "set", slots[1], "--vlan", "7")
+        self.ping(0, 1)
+        for slot in slots:
+            self.ctl("vif", "set", slot, "--vlan", "0")
+        self.ping(0, 1)
+
+    def test_4_board_is_killed(self):
+        """The link goes down, nothing hangs; with the next board traffic goes on by itself."""
+        self.ping(0, 1)
+        self.stop_board()
+        for vm in self.vms:
+            wait_for(lambda vm=vm: vm.run("cat /sys/class/net/eth0/carrier").out.strip() == "0", "link down")
+        self.start_board()
+        for vm in self.vms:
+            wait_for(lambda vm=vm: vm.run("cat /sys/class/net/eth0/carrier").out.strip() == "1", "link up")
+        self.ping(0, 1)
+        self.transfer(0, 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
