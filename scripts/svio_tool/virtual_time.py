@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The verb "virtual-time": the same ping in VMs whose clock counts instructions, twice, equal byte for byte."""
+"""The verb "virtual-time": a ping in VMs whose clock counts instructions, twice, equal byte for byte."""
 import json
 import re
 import shlex
@@ -24,8 +24,8 @@ ROWS = {
                     "virtio-net-pci,netdev=n0,romfile=,ioeventfd=off,tx=timer,x-txtimer={message}"),
 }
 MEANING = """\
-What these figures are: the length of the software path, not time. The guest's clock counts its instructions
-({ns} ns each), an on-board core takes {poll} ns for a look and {message} ns for a message because that is what
+What these figures are: the length of the software path, not time. The guest's clock counts its
+instructions ({ns} ns each), an on-board core takes {poll} ns for a look and {message} ns for a message because that is what
 it was told. virtio-net sends {message} ns after it was notified, by its timer; all else that QEMU itself does
 for it, and in its user network, counts nothing at all."""
 
