@@ -26,8 +26,8 @@ ROWS = {
 MEANING = """\
 What these figures are: the length of the software path, not time. The guest's clock counts its
 instructions ({ns} ns each), an on-board core takes {poll} ns for a look and {message} ns for a message
-because that is what it was told. virtio-net sends {message} ns after it was notified, by its timer; all else that QEMU itself does
-for it, and in its user network, counts nothing at all."""
+because that is what it was told. virtio-net sends {message} ns after it was notified, by its timer; all
+else that QEMU itself does for it, and in its user network, counts nothing at all."""
 
 
 def add_arguments(parser):
