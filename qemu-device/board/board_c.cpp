@@ -2,9 +2,11 @@
 #include "board_c.h"
 
 #include "board.hpp"
+#include "echo_port.hpp"
 #include "management_core.hpp"
 #include "native_port.hpp"
 #include "state.hpp"
+#include "virtual_executor.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -105,6 +107,24 @@ class HostHooks final : public ThreadHooks {
     const SvioHost &host_;
 };
 
+class HostClock final : public Clock {
+  public:
+    explicit HostClock(const SvioHost &host) : host_(host) {}
+    uint64_t now() override { return host_.now(host_.opaque); }
+
+  private:
+    const SvioHost &host_;
+};
+
+class HostAlarm final : public Alarm {
+  public:
+    explicit HostAlarm(const SvioHost &host) : host_(host) {}
+    void set(uint64_t at) override { host_.alarm(host_.opaque, at); }
+
+  private:
+    const SvioHost &host_;
+};
+
 /// A QEMU netdev: it pushes frames into Board::receive() and takes them one by one. One that it cannot
 /// deliver at once it keeps in a queue of its own, which it empties when the machine stops: then it comes
 /// back, to be sent again before all others, by whoever has the machine then. Hence the copy.
@@ -191,7 +211,8 @@ class HostPort final : public Port {
 static_assert(SVIO_STATE_MAX == state_size_max);
 
 struct SvioBoard {
-    explicit SvioBoard(const SvioHost &h) : host(h), lock(host), hooks(host) {}
+    explicit SvioBoard(const SvioHost &h)
+        : host(h), lock(host), hooks(host), virtual_clock(host), alarm(host) {}
 
     struct Function {
         explicit Function(const SvioFunctionHost &h) : host(h), memory(host), signals(host) {}
@@ -206,8 +227,12 @@ struct SvioBoard {
     HostLock lock;
     HostHooks hooks;
     MonotonicClock clock;
-    std::deque<Function> functions; // by slot
-    HostPort *netdev = nullptr;     // the board's port, if it is one
+    HostClock virtual_clock;
+    HostAlarm alarm;
+    GuestLock held;                            // in virtual time, when nothing runs without the lock
+    std::unique_ptr<VirtualExecutor> executor; // null: threads
+    std::deque<Function> functions;            // by slot
+    HostPort *netdev = nullptr;                // the board's port, if it is one
     ManagementCoreConfig management_config;
     std::unique_ptr<Board> board;
     std::unique_ptr<ManagementCore> management; // from the start on
@@ -219,7 +244,16 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
     try {
         auto self = std::make_unique<SvioBoard>(*host);
         std::unique_ptr<Port> port;
-        if (config->port) {
+        Clock &clock = config->virtual_time ? static_cast<Clock &>(self->virtual_clock) : self->clock;
+        if (config->port && EchoPort::named(config->port)) {
+            std::string sentence;
+            port = EchoPort::open(config->port, clock, config->virtual_time ? config->message_cost_ns : 0,
+                                  sentence);
+            if (!port) {
+                *error = strdup(sentence.c_str());
+                return nullptr;
+            }
+        } else if (config->port) {
             std::string sentence;
             port = open_native_port(config->port, sentence, config->incoming);
             if (!port) {
@@ -233,7 +267,7 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
         }
         BoardConfig board{.cores = config->cores,
                           .poll_us = config->poll_us,
-                          .threads = true,
+                          .threads = !config->virtual_time,
                           .stall_ms = config->stall_ms,
                           .port_mbps = config->port_mbps,
                           .shared_signals = config->shared_signals};
@@ -241,7 +275,13 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
                                               .port_mbps = config->port_mbps,
                                               .shared_signals = config->shared_signals};
         self->management_config.socket = config->mgmt ? config->mgmt : "";
-        self->board = std::make_unique<Board>(board, self->lock, self->clock, self->hooks, std::move(port));
+        self->board = std::make_unique<Board>(board, config->virtual_time ? self->held : self->lock, clock,
+                                              self->hooks, std::move(port));
+        if (config->virtual_time)
+            self->executor =
+                std::make_unique<VirtualExecutor>(*self->board, self->alarm,
+                                                  VirtualCosts{config->poll_cost_ns, config->message_cost_ns,
+                                                               uint64_t{config->poll_us} * 1000});
         return self.release();
     } catch (const std::exception &e) {
         *error = strdup(e.what());
@@ -275,7 +315,10 @@ bool svio_board_start(SvioBoard *board, char **error) {
         board->management_config.admin_size_max = board->functions.size() > 1 ? SVIO_ADMIN_QUEUE_MAX : 0;
         board->management = std::make_unique<ManagementCore>(*board->board, board->management_config);
         board->board->start();
-        board->management->start();
+        if (board->executor)
+            board->executor->start(); // management has nobody to talk to
+        else
+            board->management->start();
         return true;
     } catch (const std::exception &e) {
         *error = strdup(e.what());
@@ -287,6 +330,8 @@ void svio_board_stop(SvioBoard *board) {
     // First whoever gives commands: they wait for cores.
     if (board->management)
         board->management->stop();
+    if (board->executor)
+        board->executor->stop();
     board->board->stop();
 }
 
@@ -338,6 +383,10 @@ void svio_board_set_dma(SvioBoard *board, unsigned slot, bool enabled, bool want
     board->functions[slot].wants_lock = wants_lock;
     board->board->set_locked_rounds(std::any_of(board->functions.begin(), board->functions.end(),
                                                 [](const auto &function) { return function.wants_lock; }));
+}
+
+void svio_board_alarm(SvioBoard *board) {
+    board->executor->fire();
 }
 
 void svio_board_set_link(SvioBoard *board, bool up) {

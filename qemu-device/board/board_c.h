@@ -42,6 +42,11 @@ typedef struct SvioHost {
     int (*port_send)(void *opaque, const uint8_t *frame, size_t length);
     void (*port_flush_receive)(void *opaque);
     void (*port_purge)(void *opaque);
+
+    /* With virtual_time: locked, as all is then. alarm: svio_board_alarm() at this time, and not from within;
+     * UINT64_MAX: never. */
+    uint64_t (*now)(void *opaque);
+    void (*alarm)(void *opaque, uint64_t at);
 } SvioHost;
 
 /* A PCI function: guest memory as it reaches it, and its interrupts. */
@@ -76,7 +81,9 @@ typedef struct SvioBoardConfig {
     bool auto_vif;       /* a VF comes into being with a VIF in it */
     uint32_t port_mbps;  /* limit of the port, 0: none */
     bool shared_signals; /* functions share interrupts */
-    const char *mgmt;    /* path of the management socket, or NULL */
+    bool virtual_time;   /* no threads: an alarm steps the cores, see virtual_executor.hpp */
+    uint32_t poll_cost_ns, message_cost_ns;
+    const char *mgmt; /* path of the management socket, or NULL */
 } SvioBoardConfig;
 
 typedef struct SvioFunctionConfig {
@@ -113,6 +120,8 @@ void svio_board_resume(SvioBoard *board);
 void svio_board_core_waits(SvioBoard *board, bool waits);
 /* Paused. wants_lock: translation itself needs the lock (a virtual IOMMU). */
 void svio_board_set_dma(SvioBoard *board, unsigned slot, bool enabled, bool wants_lock);
+/* The alarm of virtual_time. */
+void svio_board_alarm(SvioBoard *board);
 void svio_board_set_link(SvioBoard *board, bool up); /* the port's */
 /* The frame for which port_send() said 0: sent > 0, failed < 0, or 0: the host has it no more, and it is to
  * be offered again. */

@@ -2,6 +2,7 @@
 #include "core.hpp"
 
 #include "board.hpp"
+#include "virtual_executor.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -151,6 +152,8 @@ void Core::this_one_waits(bool waits) {
 void Core::wake() {
     // Sequentially consistent against sleep(): either it sees the poke, or we see it asleep.
     poked_.store(true, std::memory_order_seq_cst);
+    if (executor_)
+        return executor_->woken(index_);
     if (sleeping_.load(std::memory_order_seq_cst)) {
         uint64_t one = 1;
         // A full counter (EAGAIN) wakes as well.
@@ -686,6 +689,17 @@ uint64_t Core::wake_time() const {
             first = time;
     }
     return first;
+}
+
+uint64_t Core::due() const {
+    uint64_t own = wake_time();
+    uint64_t port = serves_port_ && !hold_port_ && !has_backlog() ? board_.port().due() : 0;
+    return own == 0 || (port != 0 && port < own) ? port : own;
+}
+
+void Core::parked() {
+    counters.add(CoreParks);
+    stuck_since_ = 0; // nobody could have sent meanwhile
 }
 
 bool Core::prepare_sleep() {

@@ -23,6 +23,7 @@
 namespace svio {
 
 class Board;
+class VirtualExecutor;
 
 class Core {
   public:
@@ -50,6 +51,19 @@ class Core {
     /// What a core does after `poll-us` without work, but for the wait itself. True: sleep is safe.
     bool prepare_sleep();
 
+    /// No thread: it is told of each wake().
+    void driven_by(VirtualExecutor *executor) { executor_ = executor; }
+    bool driven() const { return executor_ != nullptr; }
+    bool poked() const { return poked_.load(std::memory_order_seq_cst); }
+    bool waits_for_tokens() const { return tokens_at_ != 0; }
+    /// Taken from send queues and put into receive queues.
+    uint64_t messages() const { return counters.get(CorePickedUp) + counters.get(CoreDelivered); }
+    /// When a core that sleeps has to look again by itself, its port included, 0: never.
+    uint64_t due() const;
+    /// It found the board paused.
+    void parked();
+    void spent(uint64_t ns) { cpu_ns_.fetch_add(ns, std::memory_order_relaxed); }
+
     // ---- from other threads ----
     /// A native port alone: tell the wire where the VIFs are now.
     void order_announcement() { announce_ = true; }
@@ -66,6 +80,7 @@ class Core {
     bool behind_backlog();
     /// A frame that the port holds back is to be offered again at this time at the latest.
     void flush_port_at(uint64_t time);
+    bool backlog_full() const { return backlog_size_.load(std::memory_order_acquire) >= backlog_max; }
     bool has_backlog() const { return backlog_size_.load(std::memory_order_acquire) != 0; }
     /// For migration, while the board is paused and with the guest lock: what is on its way, in order.
     struct Moving {
@@ -245,6 +260,7 @@ class Core {
     std::atomic<bool> stopping_{false};
     std::atomic<uint64_t> cpu_ns_{0};
     int wake_fd_ = -1;
+    VirtualExecutor *executor_ = nullptr;
     std::thread thread_;
 };
 

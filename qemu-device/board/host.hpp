@@ -132,6 +132,8 @@ class Port {
     virtual std::span<const uint8_t> front() { return {}; }
     virtual Offload front_offload() const { return {}; }
     virtual void pop() {}
+    /// When fill() will have something, on the board's clock; 0: unknown, or nothing is on its way.
+    virtual uint64_t due() const { return 0; }
     /// The frames from front() on, which nobody has popped.
     virtual std::vector<PortFrame> pending() const { return {}; }
     /// The machine is about to run here: take the wire, if another process had it meanwhile. On failure false

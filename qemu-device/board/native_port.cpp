@@ -52,7 +52,7 @@ std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &err
     if (kind == "dgram" && comma != std::string::npos && comma != 0 && comma + 1 < rest.size())
         return DgramPort::open(rest.substr(0, comma), rest.substr(comma + 1), error, incoming);
     error = "port=" + spec +
-            " is not one of dgram:LOCAL,REMOTE (two socket paths) and tap:IFNAME "
+            " is not one of dgram:LOCAL,REMOTE (two socket paths) and tap:IFNAME, nor echo "
             "(on QEMU's command line a comma inside of a value is written twice)";
     return nullptr;
 }

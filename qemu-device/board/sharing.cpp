@@ -141,8 +141,11 @@ bool Board::receive(std::span<const uint8_t> frame, const Offload &offload) {
     // here.
     if (paused())
         return vif.active() && core.push_backlog(vif, {frame.begin(), frame.end()}, offload);
-    if (core.behind_backlog())
+    if ((!core.driven() || core.backlog_full()) && core.behind_backlog())
         return false;
+    // Delivery is the core's work, and takes its time.
+    if (core.driven() && vif.active())
+        return core.push_backlog(vif, {frame.begin(), frame.end()}, offload);
     Vif::Arrival arrival;
     Message message(frame, offload);
     Vif::Delivery outcome = vif.receive_locked(message, route, arrival, Vif::Terms{});
@@ -181,6 +184,9 @@ bool Board::offer(Vif &vif, const Message &message) {
             vif.counters.add(SVIO_STAT_DROP_RX_NOT_RUNNING);
             return true;
         }
+    } else if (core.driven() && vif.active()) {
+        if (!shared() && core.backlog_full() && core.behind_backlog())
+            return false;
     } else if (shared() ? core.has_backlog() : core.behind_backlog()) {
         if (!shared())
             return false;

@@ -135,6 +135,11 @@ static int svio_migrated(NotifierWithReturn *notify, MigrationEvent *e, Error **
 }
 
 bool svio_migration_check(SvioNic *nic, Error **errp) {
+    if (svio_virtual(nic)) {
+        error_setg(&nic->migration_blocker,
+                   "svio-nic: a card with executor=virtual can be neither migrated nor saved");
+        return migrate_add_blocker(&nic->migration_blocker, errp) == 0;
+    }
     if (nic->vifs == 0) {
         return true;
     }

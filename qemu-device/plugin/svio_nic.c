@@ -80,7 +80,7 @@ static bool svio_check_properties(SvioNic *nic, Error **errp) {
         error_setg(errp, "svio-nic: poll-us=%u is more than 1000000 (one second)", nic->poll_us);
     } else if (nic->signals && strcmp(nic->signals, "msix") && strcmp(nic->signals, "shared")) {
         error_setg(errp, "svio-nic: signals=%s is neither msix nor shared", nic->signals);
-    } else if (!svio_sriov_check(nic, errp)) {
+    } else if (!svio_virtual_check(nic, errp) || !svio_sriov_check(nic, errp)) {
         return false;
     } else if (nic->port && nic->conf.peers.ncs[0]) {
         error_setg(errp, "svio-nic: netdev= and port= exclude each other, the board has one wire");
@@ -115,8 +115,10 @@ static bool svio_make_board(SvioNic *nic, Error **errp) {
 
     svio_atc_init(nic);
     svio_net_fill_host(&host);
+    svio_virtual_fill(nic, &host, &config);
     nic->board = svio_board_new(&host, &config, &why);
     if (!nic->board) {
+        svio_virtual_exit(nic);
         svio_atc_exit(nic);
         error_setg(errp, "svio-nic: %s", why ? why : "out of memory");
         return false;
@@ -164,6 +166,7 @@ static void svio_end(SvioNic *nic) {
     svio_sriov_exit(nic);
     svio_function_exit(SVIO_FUNCTION(nic));
     g_clear_pointer(&nic->board, svio_board_free);
+    svio_virtual_exit(nic);
     svio_atc_exit(nic);
 }
 
@@ -241,6 +244,9 @@ static const Property svio_properties[] = {
     DEFINE_PROP_BOOL("auto-vif", SvioNic, auto_vif, true),
     DEFINE_PROP_STRING("signals", SvioNic, signals),
     DEFINE_PROP_UINT32("port-mbps", SvioNic, port_mbps, 0),
+    DEFINE_PROP_STRING("executor", SvioNic, executor),
+    DEFINE_PROP_UINT32("poll-cost-ns", SvioNic, poll_cost_ns, 1000),
+    DEFINE_PROP_UINT32("message-cost-ns", SvioNic, message_cost_ns, 1000),
     DEFINE_PROP_STRING("mgmt", SvioNic, mgmt),
 };
 

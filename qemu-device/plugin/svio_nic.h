@@ -97,9 +97,13 @@ struct SvioNic {
     bool auto_vif;
     char *signals; /* NULL: msix */
     uint32_t port_mbps;
+    char *executor; /* NULL: threads */
+    uint32_t poll_cost_ns;
+    uint32_t message_cost_ns;
 
-    bool sriov;    /* the capability and the VFs are there */
-    NICState *nic; /* NULL with a native port */
+    QEMUTimer *alarm; /* executor=virtual, see svio_virtual.c */
+    bool sriov;       /* the capability and the VFs are there */
+    NICState *nic;    /* NULL with a native port */
     SvioBoard *board;
     VMChangeStateEntry *vm_state;
     Notifier process_exit;
@@ -184,6 +188,12 @@ void svio_net_link_loaded(SvioNic *nic);
 /* MSI-X is enabled or not now. The board is paused. */
 void svio_irqfd_update(SvioFunction *function, bool enabled);
 bool svio_irqfd_signal(void *opaque, unsigned vector);
+
+/* svio_virtual.c */
+bool svio_virtual(const SvioNic *nic);
+bool svio_virtual_check(SvioNic *nic, Error **errp);
+void svio_virtual_fill(SvioNic *nic, SvioHost *host, SvioBoardConfig *config);
+void svio_virtual_exit(SvioNic *nic);
 
 /* svio_bell.c */
 void svio_bell_start(SvioFunction *function);

@@ -46,6 +46,7 @@ VERBS = (
     ("bench", "bench", "what many VIFs cost, how they share, and whether one disturbs another"),
     ("compare", "compare", "two results of the same measurement: better or worse, for people and for CI"),
     ("xen", "xen", "Debian's Xen in QEMU: the split driver (netfront, netback) beside VIFs of the card"),
+    ("virtual-time", "virtual_time", "a ping counted in instructions: two runs are equal byte for byte"),
     ("vm", "vm_verb", "a shell in a test VM, or your own disk image with the card"),
     ("package", "package", "Debian packages of the plugin, the driver (DKMS) and the tools"),
     ("test", "testing", "all tests, one closing line"),

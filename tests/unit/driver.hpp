@@ -203,6 +203,7 @@ struct RigOptions {
     size_t ram = size_t{4} << 20;
     FunctionConfig vif{};
     bool shared_signals = false;
+    uint32_t port_mbps = 0;
 };
 
 /// Guest, board and port.
@@ -224,6 +225,7 @@ class Rig {
         board = std::make_unique<Board>(BoardConfig{.cores = options.cores,
                                                     .poll_us = options.poll_us,
                                                     .threads = options.threads,
+                                                    .port_mbps = options.port_mbps,
                                                     .shared_signals = options.shared_signals},
                                         lock, source, hooks, std::move(port));
         if (push)
