@@ -28,9 +28,9 @@ By default each figure is first divided by that of the alternative it stands bes
 (virtio-net, Xen's split driver, one VIF, the load without its flood), since a host's speed is another
 every hour; --absolute compares the figures themselves, and needs the same quiet host.
 The figures are geometric means over the rounds, and the interval is Welch's for the ratio of two of them
-(95 %, Student's t of the logarithms): honest for few rounds, where it is wide. Of one round there is none, and
-nothing is decided. Many figures are looked at, and of twenty without a difference one would lie outside of
-its interval by chance: so a verdict wants more (Holm's correction over all figures of the table).
+(95 %, Student's t of the logarithms): honest for few rounds, where it is wide. Of one round there is none,
+and nothing is decided. Many figures are looked at, and of twenty without a difference one would lie outside
+of its interval by chance: so a verdict wants more (Holm's correction over all figures of the table).
 
 Exit status
   0   nothing is worse
@@ -183,7 +183,7 @@ def interval(before, after):
 
 
 def beyond_chance(chances):
-    """Holm's correction: which of so many figures differ, with 5 % for a single false alarm in all of them."""
+    """Holm's correction: which of so many figures differ, 5 % for a false alarm in all of them."""
     known = sorted((chance, n) for n, chance in enumerate(chances) if chance is not None)
     found = set()
     for rank, (chance, n) in enumerate(known):
@@ -194,8 +194,8 @@ def beyond_chance(chances):
 
 
 def verdict(value, differs, more_is_better, tolerance):
-    """"better", "worse", "same", or "unknown" when "differs" is None; the tolerance in per cent, a change by
-    its size in either direction."""
+    """"better", "worse", "same", or "unknown" when "differs" is None; the tolerance in per cent, a change
+    by its size in either direction."""
     if differs is None:
         return "unknown"
     if not differs or max(value, 1 / value) <= 1 + tolerance / 100:
@@ -266,7 +266,8 @@ def say(before, after, found):
     count = {word: sum(row["verdict"] == word for row in found["rows"])
              for word in ("better", "same", "worse", "unknown")}
     ui.say("{better} better, {same} the same, {worse} worse".format(**count)
-           + (f", {count['unknown']} unknown: a figure of one round decides nothing" if count["unknown"] else "")
+           + (f", {count['unknown']} unknown: a figure of one round decides nothing"
+              if count["unknown"] else "")
            + f" (changes up to {found['tolerance_percent']:g} % are none).")
 
 

@@ -24,6 +24,9 @@ FOR_TESTS = "clang-format sparse flake8 qemu-utils pciutils".split()
 FOR_PACKAGE = "build-essential debhelper dh-dkms".split()
 FOR_DISK = "qemu-utils e2fsprogs ovmf".split()
 
+# What counts QEMU's system calls in scripts/svio bench.
+FOR_BENCH = ["strace"]
+
 # libFuzzer is clang's.
 FOR_FUZZING = "clang libclang-rt-dev".split()
 
