@@ -27,6 +27,10 @@ FOR_DISK = "qemu-utils e2fsprogs ovmf".split()
 # What counts QEMU's system calls in scripts/svio bench.
 FOR_BENCH = ["strace"]
 
+# What draws the plots of scripts/svio report, and what the tests open its page in.
+FOR_REPORT = ["python3-matplotlib"]
+FOR_BROWSER = ["chromium"]
+
 # libFuzzer is clang's.
 FOR_FUZZING = "clang libclang-rt-dev".split()
 
