@@ -71,8 +71,8 @@ std::uint64_t monotonic_ns() noexcept {
 
 namespace {
 
-// Ethernet has no shorter frames (60 bytes without their check sequence), and emulated NICs drop them. There is
-// always room: frames are received into kFrameMax bytes.
+// Ethernet has no shorter frames (60 bytes without their check sequence), and emulated NICs drop them. There
+// is always room: frames are received into kFrameMax bytes.
 std::span<std::uint8_t> padded(std::span<std::uint8_t> frame) noexcept {
     constexpr std::size_t kFrameMin = 60;
     if (frame.size() >= kFrameMin) {
