@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The verb "bench". "bench scaling": what many VIFs cost, how fairly they share, and whether one disturbs
-another."""
+"""The verb "bench": every approach side by side (lab_bench.py). "bench scaling": what many VIFs cost, how
+fairly they share, and whether one disturbs another."""
+import argparse
 import contextlib
 import random
 import shlex
 import textwrap
 import time
 
-from svio_tool import paths, scaling, scaling_stats, setup, ui
+from svio_tool import lab_bench, paths, scaling, scaling_stats, setup, ui
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.scaling import Lab, Settings
 from svio_tool.ui import SvioError
@@ -20,13 +21,26 @@ TRIP_PAIRS = (ISOLATION, ("vifs_64", "vifs-64", "hub-64"), ("vifs_1400", "vifs-1
 
 
 def add_arguments(parser):
-    kinds = parser.add_subparsers(dest="bench", metavar="WHAT", required=True)
+    _common(parser, None, lab_bench.ROUNDS, lab_bench.QUICK_ROUNDS)
+    lab = [parser.add_argument("--only", metavar="A,B",
+                               help="these approaches: " + ", ".join(lab_bench.NAMES)),
+           parser.add_argument("--no-xen", action="store_true", help="without Xen's machine")]
+    parser.set_defaults(lab_only=[one.dest for one in lab])
+    kinds = parser.add_subparsers(dest="bench", metavar="scaling")
     line = "rate over 1 to 32 VIFs, fairness, isolation, and the latency from VIF to VIF"
     verb = kinds.add_parser("scaling", help=line, description=line[0].upper() + line[1:] + ".")
-    verb.add_argument("--json", metavar="FILE", help="write the figures to FILE, - for standard output")
-    verb.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds in place of {ROUNDS}")
-    verb.add_argument("--rounds", type=int, metavar="N", help="number of rounds")
-    verb.add_argument("--seed", type=int, metavar="N", help="seed of the order in which things take turns")
+    # What is said before "scaling" counts as well.
+    _common(verb, argparse.SUPPRESS, ROUNDS, QUICK_ROUNDS)
+
+
+def _common(parser, default, rounds, quick):
+    parser.add_argument("--json", metavar="FILE", default=default,
+                        help="write the figures to FILE, - for standard output")
+    parser.add_argument("--quick", action="store_true", default=default,
+                        help=f"{quick} rounds in place of {rounds}")
+    parser.add_argument("--rounds", type=int, metavar="N", default=default, help="number of rounds")
+    parser.add_argument("--seed", type=int, metavar="N", default=default,
+                        help="seed of the order in which things take turns")
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -204,6 +218,11 @@ def run(args, settings, result):
 
 
 def main(args):
+    if args.bench is None:
+        return lab_bench.main(args)
+    for name in args.lab_only:
+        if getattr(args, name):
+            raise SvioError(f"--{name.replace('_', '-')} is for bench alone, not for bench scaling.")
     setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
     settings = Settings()
     seed = random.randrange(1 << 32) if args.seed is None else args.seed

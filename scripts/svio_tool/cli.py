@@ -29,6 +29,7 @@ More examples
   scripts/svio test unit -k queue      some of the tests
   scripts/svio demo --json result.json figures for a program to read
   scripts/svio compare A.json B.json   did it get better or worse
+  scripts/svio bench --quick           emulated, paravirtual and self-virtualizing NICs side by side
   scripts/svio bench scaling           rate, fairness and isolation of up to 32 VIFs
   scripts/svio xen demo                Xen's split driver beside a VIF, in a real Xen machine
 
@@ -43,7 +44,7 @@ VERBS = (
     ("doctor", "doctor", "what this host can do, each gap with the command that mends it"),
     ("setup", "setup", "build everything; quick when nothing has changed"),
     ("demo", "demo", "real traffic and latency, beside virtio-net"),
-    ("bench", "bench", "what many VIFs cost, how they share, and whether one disturbs another"),
+    ("bench", "bench", "every approach to a guest's NIC side by side; and what many VIFs cost"),
     ("compare", "compare", "two results of the same measurement: better or worse, for people and for CI"),
     ("xen", "xen", "Debian's Xen in QEMU: the split driver (netfront, netback) beside VIFs of the card"),
     ("virtual-time", "virtual_time", "a ping counted in instructions: two runs are equal byte for byte"),

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import random
 import statistics
 import sys
 
@@ -15,24 +14,27 @@ from svio_tool.stats import write_json
 from svio_tool.ui import SvioError
 
 # What tells one cell of a round from another; figures of cells, and whether more is better.
-IDENTITY = ("kind", "nic", "port", "path", "peer", "guests", "vifs", "load", "size")
+IDENTITY = ("kind", "approach", "nic", "port", "path", "peer", "guests", "vifs", "load", "size")
 FIGURES = {"p50_us": False, "p99_us": False, "per_s": True}
 # Of the machine: results are of the same kind of host when these agree.
 HOST_FACTS = ("cores", "cpu", "accel", "qemu", "guest_kernel", "xen")
-RESAMPLES = 2000
+SURE = 0.95
 TOLERANCE = 10  # per cent
 
 EPILOG = """\
-Both files are of the same measurement: demo, bench scaling or xen demo|bench, each with --json.
+Both files are of the same measurement: demo, bench, bench scaling or xen demo|bench, each with --json.
 
 By default each figure is first divided by that of the alternative it stands beside, in the same round
 (virtio-net, Xen's split driver, one VIF, the load without its flood), since a host's speed is another
 every hour; --absolute compares the figures themselves, and needs the same quiet host.
-The interval is a bootstrap of the medians over the rounds, 95 %; of three rounds it is about their range.
+The figures are geometric means over the rounds, and the interval is Welch's for the ratio of two of them
+(95 %, Student's t of the logarithms): honest for few rounds, where it is wide. Of one round there is none,
+and nothing is decided. Many figures are looked at, and of twenty without a difference one would lie outside
+of its interval by chance: so a verdict wants more (Holm's correction over all figures of the table).
 
 Exit status
   0   nothing is worse
-  1   something is worse: its interval excludes 1, and its change is larger than --tolerance
+  1   something is worse: it is beyond chance, and its change is larger than --tolerance
   2   the files cannot be compared
 
 Example
@@ -91,7 +93,9 @@ def identity(cell):
 def base_of(cell, cells):
     """Identity of the cell that this one stands beside in its round; None if there is none."""
     other = dict(identity(cell))
-    if "nic" in cell:
+    if "approach" in cell:
+        other["approach"] = "xen-split" if cell["approach"].startswith("xen-") else "virtio"
+    elif "nic" in cell:
         other["nic"], other["port"] = BASELINE
     elif "path" in cell:
         other["path"] = "split"
@@ -136,18 +140,65 @@ def values(result, absolute=False):
 
 # --- statistics ------------------------------------------------------------------------------------
 
-def interval(before, after, resamples=RESAMPLES, seed=1):
-    """Ratio of the medians and its 95 % bootstrap interval (Efron's percentiles): (value, low, high)."""
-    shuffle = random.Random(seed)
-    ratios = sorted(statistics.median(shuffle.choices(after, k=len(after)))
-                    / statistics.median(shuffle.choices(before, k=len(before))) for _ in range(resamples))
-    edge = round(0.025 * resamples)
-    return statistics.median(after) / statistics.median(before), ratios[edge], ratios[-1 - edge]
+def student_tail(value, freedom):
+    """Probability that Student's t with so many (not only whole) degrees of freedom is further from 0."""
+    # t = sqrt(freedom) tan(angle) makes the density cos(angle)^(freedom - 1): smooth, and on a finite range.
+    angle, steps = math.atan(abs(value) / math.sqrt(freedom)), 400
+    width = (math.pi / 2 - angle) / steps
+    if width <= 0:
+        return 0.0
+    parts = [max(0.0, math.cos(angle + n * width)) ** (freedom - 1) for n in range(steps + 1)]
+    area = width / 3 * (parts[0] + parts[-1] + 4 * sum(parts[1:-1:2]) + 2 * sum(parts[2:-1:2]))
+    whole = math.sqrt(math.pi) / 2 * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom + 1) / 2))
+    return min(1.0, area / whole)
 
 
-def verdict(value, low, high, more_is_better, tolerance):
-    """"better", "worse" or "same"; the tolerance in per cent, a change by its size in either direction."""
-    if low <= 1 <= high or max(value, 1 / value) <= 1 + tolerance / 100:
+def student_quantile(freedom, sure=SURE):
+    """The t that is exceeded, in either direction, with probability 1 - sure."""
+    low, high = 0.0, 1.0
+    while student_tail(high, freedom) > 1 - sure:
+        high *= 2
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_tail(middle, freedom) > 1 - sure else (low, middle)
+    return high
+
+
+def interval(before, after):
+    """Ratio of the geometric means, its 95 % interval, and how likely so large a difference is by chance:
+    (value, low, high, chance). Of a single round only the value is known, the rest is None."""
+    logs = [[math.log(value) for value in values] for values in (before, after)]
+    mean = statistics.fmean(logs[1]) - statistics.fmean(logs[0])
+    value = math.exp(mean)
+    if min(map(len, logs)) < 2:
+        return value, None, None, None
+    parts = [statistics.variance(one) / len(one) for one in logs]
+    if sum(parts) < 1e-20:              # rounds that agree to the last digit: synthetic, and without doubt
+        return value, value, value, 1.0 if abs(mean) < 1e-9 else 0.0
+    # Welch and Satterthwaite: the two results need not wander equally.
+    freedom = sum(parts) ** 2 / sum(part ** 2 / (len(one) - 1) for part, one in zip(parts, logs))
+    error = math.sqrt(sum(parts))
+    reach = student_quantile(freedom) * error
+    return value, math.exp(mean - reach), math.exp(mean + reach), student_tail(mean / error, freedom)
+
+
+def beyond_chance(chances):
+    """Holm's correction: which of so many figures differ, 5 % for a false alarm in all of them."""
+    known = sorted((chance, n) for n, chance in enumerate(chances) if chance is not None)
+    found = set()
+    for rank, (chance, n) in enumerate(known):
+        if chance > (1 - SURE) / (len(known) - rank):
+            break
+        found.add(n)
+    return found
+
+
+def verdict(value, differs, more_is_better, tolerance):
+    """"better", "worse", "same", or "unknown" when "differs" is None; the tolerance in per cent, a change
+    by its size in either direction."""
+    if differs is None:
+        return "unknown"
+    if not differs or max(value, 1 / value) <= 1 + tolerance / 100:
         return "same"
     return "better" if (value > 1) == more_is_better else "worse"
 
@@ -160,13 +211,16 @@ def compare(before, after, absolute=False, tolerance=TOLERANCE):
         if (key, name) not in new:
             continue
         mine, other = old[key, name], new[key, name]
-        value, low, high = interval(mine, other)
-        rows.append({"what": label(key), "figure": name, "before": statistics.median(mine),
-                     "after": statistics.median(other), "rounds": [len(mine), len(other)], "ratio": value,
-                     "low": low, "high": high,
-                     "verdict": verdict(value, low, high, FIGURES[name], tolerance)})
+        value, low, high, chance = interval(mine, other)
+        rows.append({"what": label(key), "figure": name, "before": statistics.geometric_mean(mine),
+                     "after": statistics.geometric_mean(other), "rounds": [len(mine), len(other)],
+                     "ratio": value, "low": low, "high": high, "chance": chance})
     if not rows:
         raise SvioError("The two results have no figure in common: they are of different measurements")
+    differing = beyond_chance([row["chance"] for row in rows])
+    for n, row in enumerate(rows):
+        differs = None if row["chance"] is None else n in differing
+        row["verdict"] = verdict(row["ratio"], differs, FIGURES[row["figure"]], tolerance)
     return {"absolute": absolute, "tolerance_percent": tolerance, "rows": rows,
             "only_before": [f"{label(key)} {name}" for key, name in old if (key, name) not in new],
             "only_after": [f"{label(key)} {name}" for key, name in new if (key, name) not in old]}
@@ -196,18 +250,24 @@ def figure_text(value):
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
+def interval_text(row):
+    return "unknown" if row["low"] is None else f"{row['low']:.2f}..{row['high']:.2f}"
+
+
 def say(before, after, found):
     kind = "figures" if found["absolute"] else "figures, each as a ratio to the alternative beside it"
-    ui.say(f"B against A: medians of {kind}; ratio B/A with its 95 % interval")
+    ui.say(f"B against A: means of {kind}; ratio B/A with its 95 % interval")
     table(("what", "figure", "A", "B", "B/A", "interval", "rounds", ""), [
         (row["what"], row["figure"], figure_text(row["before"]), figure_text(row["after"]),
-         f"{row['ratio']:.2f}", f"{row['low']:.2f}..{row['high']:.2f}", "{}, {}".format(*row["rounds"]),
+         f"{row['ratio']:.2f}", interval_text(row), "{}, {}".format(*row["rounds"]),
          row["verdict"]) for row in found["rows"]])
     for line in remarks(before, after, found):
         ui.say(line)
     count = {word: sum(row["verdict"] == word for row in found["rows"])
-             for word in ("better", "same", "worse")}
+             for word in ("better", "same", "worse", "unknown")}
     ui.say("{better} better, {same} the same, {worse} worse".format(**count)
+           + (f", {count['unknown']} unknown: a figure of one round decides nothing"
+              if count["unknown"] else "")
            + f" (changes up to {found['tolerance_percent']:g} % are none).")
 
 

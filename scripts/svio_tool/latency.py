@@ -284,23 +284,28 @@ class Bench:
         self.peer_program = peer_program
         self.stack = ExitStack()
         self.rows, self.device_irqs = [], {}
-        self.vm = self.peer = None
+        self.vm = self.peer = self.folder = None
 
     def __enter__(self):
         with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="svio-wire-"))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            self.rows = standard_rows(folder, self.on_board)
+            self.folder = Path(tempfile.mkdtemp(prefix="svio-wire-"))
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            self.rows = self._rows(self.folder)
             self.peer = stack.enter_context(WirePeer(self.rows, self.peer_program))
-            netdevs = [row.netdev() for row in self.rows if row.netdev()]
-            # On a busy host the guest may find its TSC late against the HPET and go over to that: each look
-            # at the clock would then be a device access, for all NICs alike, and figures a lottery.
-            vm = Vm(self.name, nics=[row.device() for row in self.rows], netdevs=netdevs, kernel=self.kernel,
-                    smp=1, memory=768, append="tsc=reliable")
-            self.vm = stack.enter_context(vm)
+            self.vm = stack.enter_context(self._vm())
             self._prepare_guest()
             self.stack = stack.pop_all()
         return self
+
+    def _rows(self, folder):
+        return standard_rows(folder, self.on_board)
+
+    def _vm(self):
+        # On a busy host the guest may find its TSC late against the HPET and go over to that: each look
+        # at the clock would then be a device access, for all NICs alike, and figures a lottery.
+        return Vm(self.name, nics=[row.device() for row in self.rows],
+                  netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel,
+                  smp=1, memory=768, append="tsc=reliable")
 
     def __exit__(self, *what):
         return self.stack.__exit__(*what)

@@ -24,6 +24,13 @@ FOR_TESTS = "clang-format sparse flake8 qemu-utils pciutils".split()
 FOR_PACKAGE = "build-essential debhelper dh-dkms".split()
 FOR_DISK = "qemu-utils e2fsprogs ovmf".split()
 
+# What counts QEMU's system calls in scripts/svio bench.
+FOR_BENCH = ["strace"]
+
+# What draws the plots of scripts/svio report, and what the tests open its page in.
+FOR_REPORT = ["python3-matplotlib"]
+FOR_BROWSER = ["chromium"]
+
 # libFuzzer is clang's.
 FOR_FUZZING = "clang libclang-rt-dev".split()
 

@@ -9,7 +9,8 @@ from svio_tool.build import BUILD_DIRS, DriverStep, HostileStep, MesonStep, Ninj
 from svio_tool.guest_image import BaseStep, DriverArchiveStep, ModulesStep
 from svio_tool.kernels import KernelStep
 from svio_tool.package import DriverDiskStep, PackageStep
-from svio_tool.packages import FOR_DISK, FOR_FUZZING, FOR_PACKAGE, FOR_TESTS, PackagesStep
+from svio_tool.packages import FOR_BENCH, FOR_BROWSER, FOR_DISK, FOR_FUZZING, FOR_PACKAGE, FOR_REPORT, \
+    FOR_TESTS, PackagesStep
 from svio_tool.paths import DEBUG_KERNEL, KERNELS
 from svio_tool.qemu_headers import QemuHeadersStep
 from svio_tool.xen_image import XenImageStep, XenToolsStep
@@ -19,6 +20,9 @@ def _registry():
     made = [PackagesStep(), PackagesStep("packages-test", "Debian packages for the checks", FOR_TESTS),
             PackagesStep("packages-package", "Debian packages for packaging", FOR_PACKAGE),
             PackagesStep("packages-disk", "Debian packages for disk images", FOR_DISK),
+            PackagesStep("packages-bench", "Debian packages for bench", FOR_BENCH),
+            PackagesStep("packages-report", "Debian packages for the report", FOR_REPORT),
+            PackagesStep("packages-browser", "a browser for the report's tests", FOR_BROWSER),
             PackageStep(), DriverDiskStep(), XenToolsStep(), XenImageStep(),
             QemuHeadersStep(), BaseStep(), CheckpatchStep(),
             MesonStep("configure", BUILD_DIRS["none"]),

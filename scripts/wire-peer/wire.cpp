@@ -69,6 +69,21 @@ std::uint64_t monotonic_ns() noexcept {
     return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+namespace {
+
+// Ethernet has no shorter frames (60 bytes without their check sequence), and emulated NICs drop them. There
+// is always room: frames are received into kFrameMax bytes.
+std::span<std::uint8_t> padded(std::span<std::uint8_t> frame) noexcept {
+    constexpr std::size_t kFrameMin = 60;
+    if (frame.size() >= kFrameMin) {
+        return frame;
+    }
+    std::memset(frame.data() + frame.size(), 0, kFrameMin - frame.size());
+    return {frame.data(), kFrameMin};
+}
+
+} // namespace
+
 struct Wire::Batch {
     Batch() : bytes(kBatch * kFrameMax) {
         for (std::size_t i = 0; i < kBatch; ++i) {
@@ -124,7 +139,7 @@ void Wire::serve() {
             ++counters_.received;
             ++counters_.malformed;
         } else if (responder_.answer(frame, now, counters_)) {
-            send(frame);
+            send(padded(frame));
         }
     }
 }

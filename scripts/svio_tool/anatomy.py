@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a message is made of: accesses of the guest that trap into QEMU, and QEMU's system calls.
+
+Both are counted in short windows of their own, since counting slows what is counted; the counts for each
+message stay what they are, but for a core that polls, whose empty looks grow with the time.
+"""
+import collections
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+from svio_tool.ui import SvioError
+
+ACCESSES = ("memory_region_ops_read", "memory_region_ops_write")
+# A doorbell of virtio's is an ioeventfd: QEMU takes it before it traces an access, and its handler says it.
+NOTIFY = "virtio_queue_notify"
+EVENTS = (*ACCESSES, NOTIFY)
+ACCESS = re.compile(rf"({'|'.join(ACCESSES)}) cpu -?\d+ mr 0x[0-9a-f]+ addr 0x([0-9a-f]+) ")
+CALL = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", re.M)
+
+
+def count_accesses(text, places):
+    """{"reads", "writes"} of QEMU's trace within these [(first, last)] addresses."""
+    found = {"reads": 0, "writes": 0}
+    for event, address in ACCESS.findall(text):
+        at = int(address, 16)
+        if any(begin <= at <= end for begin, end in places):
+            found["reads" if event.endswith("read") else "writes"] += 1
+    return found
+
+
+def count_notifies(text):
+    """Doorbells of the virtio device that has most in QEMU's trace: the agent's serial port is another."""
+    counts = collections.Counter(re.findall(rf"{NOTIFY} vdev (0x[0-9a-f]+)", text))
+    return max(counts.values(), default=0)
+
+
+def parse_strace(text):
+    """{system call: how often} of strace -c."""
+    return {name: int(count) for count, name in CALL.findall(text) if name != "total"}
+
+
+class Tracing:
+    """QEMU's own trace events, on for the length of the block; .text is what they said."""
+
+    def __init__(self, lab):
+        self.lab, self.path, self.text = lab, lab.trace_path(), ""
+
+    def _set(self, on):
+        for event in EVENTS:
+            self.lab.vm.qmp("trace-event-set-state", name=event, enable=on)
+
+    def __enter__(self):
+        self.begin = self.path.stat().st_size if self.path.exists() else 0
+        self._set(True)
+        return self
+
+    def __exit__(self, *what):
+        self._set(False)
+        if not self.path.exists():
+            return
+        with open(self.path, errors="replace") as handle:
+            handle.seek(self.begin)
+            self.text = handle.read()
+
+
+class Strace:
+    """strace -c of all of QEMU's threads, for the length of the block; .calls afterwards."""
+
+    def __init__(self, pid):
+        self.pid, self.process, self.calls = pid, None, {}
+
+    def __enter__(self):
+        self.process = subprocess.Popen(["strace", "-c", "-f", "-p", str(self.pid)], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                        start_new_session=True)
+        time.sleep(0.5)
+        if self.process.poll() is not None:
+            raise SvioError("strace does not run here", self.process.stderr.read())
+        return self
+
+    def __exit__(self, *what):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            _, said = self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            _, said = self.process.communicate()
+        self.calls = parse_strace(said)
+
+
+def measure(lab, report=lambda text: None):
+    """{approach: {"accesses": ..., "system_calls": ..., "interrupts": ...} for each 64-byte round trip}, and
+    {what: reason} of what could not be counted."""
+    found, gone = {}, {}
+    if not shutil.which("strace"):
+        gone["system calls"] = "strace is not installed (apt-get install strace)"
+    for what in ("accesses", "system calls"):
+        if what in gone:
+            continue
+        plan = [(row, "64") for row in lab.rows if row.key not in lab.not_run]
+        report("start-up of the guest's programs")
+        lab.arm(plan)
+        for row, _ in plan:
+            report(f"{row.key}, {what}")
+            try:
+                _window(lab, row, what, found.setdefault(row.key, {}))
+            except SvioError as error:
+                lab.vm.check_alive()
+                gone[f"{what} of {row.key}"] = error.sentence
+    return found, gone
+
+
+def _window(lab, row, what, found):
+    if what == "accesses":
+        with Tracing(lab) as tracing:
+            cell = lab.cell(row, "64")
+        counts = count_accesses(tracing.text, lab.resources[row.key])
+        if row.nic.startswith("virtio"):
+            counts["writes"] += count_notifies(tracing.text)
+        found["accesses"] = {name: count / cell["messages"] for name, count in counts.items()}
+        found["interrupts"] = cell["interrupts"] / cell["messages"]
+        return
+    with Strace(lab.vm.pid) as strace:
+        cell = lab.cell(row, "64")
+    found["system_calls"] = {name: count / cell["messages"] for name, count in
+                             sorted(strace.calls.items(), key=lambda pair: -pair[1])
+                             if count / cell["messages"] >= 0.01}

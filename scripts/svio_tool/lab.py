@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VM of "svio bench": one guest that has a NIC of every approach, and what is measured on each.
+
+Each NIC is on a wire of its own; all wires end in the same svio-wire-peer. What a host, a QEMU or a guest
+kernel lacks is a reason in `not_run`, and the others are measured.
+"""
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from svio_tool import latency
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, board_difference, \
+    cpu_difference, interrupts, parse_ping_pong, parse_throughput, tx_rate
+from svio_tool.paths import QEMU
+from svio_tool.ui import SvioError
+from svio_tool.vm import Vm, VmDied
+
+BIG, SMALL = 1400, 64
+LOAD_RATE = 2000            # datagrams a second that come in during a loaded round trip
+WHATS = ("64", "1400", "loaded", "tx", "rx", "both")
+FLOODS = {"loaded": f"{SMALL} {LOAD_RATE}", "rx": f"{BIG}", "both": f"{BIG}"}
+STEPS = 16                  # of the histogram, in each doubling of the time
+
+
+@dataclass(frozen=True)
+class Approach:
+    """One way to give a guest a NIC."""
+    name: str
+    title: str
+    family: str
+    model: str
+    port: str = "netdev"            # "native": an on-board core owns the wire
+    options: str = ""               # of the device
+    vf: str = ""                    # driver of the VF that the guest uses, in place of the PF
+
+
+EMULATED, PARAVIRTUAL, SELF = "full emulation", "paravirtual", "self-virtualizing"
+APPROACHES = (
+    Approach("pcnet", "AMD pcnet (Am79C970A)", EMULATED, "pcnet"),
+    Approach("e1000", "Intel e1000", EMULATED, "e1000"),
+    Approach("e1000e", "Intel e1000e", EMULATED, "e1000e"),
+    Approach("virtio", "virtio-net, in QEMU", PARAVIRTUAL, "virtio-net-pci"),
+    Approach("vmxnet3", "vmxnet3", PARAVIRTUAL, "vmxnet3"),
+    Approach("igb-vf", "igb VF (QEMU's SR-IOV)", SELF, "igb", vf="igbvf"),
+    Approach("svio-netdev", "svio VIF, netdev", SELF, "svio-nic"),
+    Approach("svio-native", "svio VIF, native port", SELF, "svio-nic", "native"),
+    Approach("svio-sleep", "svio VIF, sleeping core", SELF, "svio-nic", "native", "poll-us=0"),
+    Approach("svio-two", "svio VIF, two cores", SELF, "svio-nic", "native", "cores=2"),
+    Approach("svio-shared", "svio VF, shared signals", SELF, "svio-nic", "native", "vifs=1,signals=shared",
+             "svio"),
+)
+NAMES = tuple(approach.name for approach in APPROACHES)
+
+
+@dataclass(frozen=True)
+class Nic(Row):
+    """An approach on its wire."""
+    approach: Approach = None
+
+    @property
+    def key(self):
+        return self.approach.name
+
+    @property
+    def pf_mac(self):
+        return f"52:54:00:73:78:{self.index:02x}"
+
+    def device(self):
+        text = super().device()
+        if self.approach.vf:
+            text = text.replace(f"mac={self.mac}", f"mac={self.pf_mac}") + f",bus=lab-port-{self.index}"
+        return text + (f",{self.approach.options}" if self.approach.options else "")
+
+    def devices(self):
+        """VFs need PCI Express: a port, and the NIC in it."""
+        number = 64 + self.index
+        port = [f"pcie-root-port,id=lab-port-{self.index},chassis={number},slot={number}"]
+        return (port if self.approach.vf else []) + [self.device()]
+
+
+def nics(names, folder):
+    return [Nic(one.model, one.port, one.name, index, folder, one.model == "svio-nic", one)
+            for index, one in enumerate(APPROACHES, 1) if one.name in names]
+
+
+def models_missing(rows):
+    """{approach: reason} for models that this QEMU does not have; ours come with the plugin."""
+    text = subprocess.run([QEMU, "-device", "help"], capture_output=True, text=True, check=False).stdout
+    return {row.key: f"this QEMU has no {row.nic}" for row in rows
+            if not row.on_board and f'"{row.nic}"' not in text}
+
+
+FIND_SH = r"""
+find_dev() {
+    for path in /sys/class/net/*; do
+        read -r mac <$path/address
+        [ "$mac" = "$1" ] && { echo "${path##*/}"; return; }
+    done
+    return 1
+}
+"""
+
+VF_SH = r"""
+pf=$(find_dev {pf_mac}) || {{ echo "the PF has no driver" >&2; exit 1; }}
+modprobe {driver} || {{ echo "the guest has no driver {driver}" >&2; exit 1; }}
+ip link set $pf up
+folder=$(readlink -f /sys/class/net/$pf/device)
+# Its MAC is set before its driver looks. Without "autoprobe" the kernel would not let it look at all.
+echo 0 >$folder/sriov_drivers_autoprobe && echo 1 >$folder/sriov_numvfs || exit 1
+ip link set $pf vf 0 mac {mac} || exit 1
+bdf=$(basename $(readlink -f $folder/virtfn0))
+echo 1 >$folder/sriov_drivers_autoprobe
+echo $bdf >/sys/bus/pci/drivers_probe
+for try in $(seq 250); do find_dev {mac} >/dev/null && break; usleep 20000; done
+"""
+
+UP_SH = r"""
+dev=$(find_dev {mac}) || {{ echo "no interface has {mac}: the guest has no driver for it" >&2; exit 1; }}
+ip address add {ip}/24 dev $dev && ip link set $dev up || exit 1
+# A VF's link comes some seconds later.
+for try in 1 2 3 4 5 6 7 8 9 10; do ping -c 2 -i 0.2 -W 1 -q {peer} >/dev/null && break; done
+[ $try -lt 10 ] || {{ echo "no answer from the wire" >&2; exit 1; }}
+path=$(readlink -f /sys/class/net/$dev/device)
+case ${{path##*/}} in virtio*) path=${{path%/*}};; esac
+if [ -d $path/msi_irqs ]; then ls $path/msi_irqs; else cat $path/irq; fi
+echo =====
+cat $path/resource
+echo =====
+basename $(readlink -f $path/driver)
+"""
+
+# What a person would do with a NIC that hangs.
+REVIVE_SH = r"""
+dev=$(find_dev {mac}) || exit 1
+ip link set $dev down; ip link set $dev up
+for try in 1 2 3 4 5 6; do ping -c 2 -i 0.2 -W 1 -q {peer} >/dev/null && exit 0; done
+exit 1
+"""
+
+# sockperf's full log has a line for each message after its warm-up: number, sent, answered, round trip in us.
+# busybox's awk has no logarithm here.
+HISTOGRAM_SH = rf"""
+[ -s {{log}} ] && awk -F, -v root={2 ** (1 / STEPS)} '/^[0-9]+, / {{{{
+        step = 0; value = $4 + 0
+        while (value >= 2) {{{{ value /= 2; step += {STEPS} }}}}
+        while (value >= root) {{{{ value /= root; step++ }}}}
+        count[step]++ }}}}
+    END {{{{ for (step in count) print step, count[step] }}}}' {{log}}
+"""
+
+
+def udp_received(text):
+    """Datagrams that came to the guest's UDP, of /proc/net/snmp: taken, for no port, and in error."""
+    head, values = [line.split() for line in text.splitlines() if line.startswith("Udp:")][:2]
+    found = dict(zip(head, values))
+    return sum(int(found[name]) for name in ("InDatagrams", "NoPorts", "InErrors"))
+
+
+def switches(pid):
+    """{thread name: context switches}, voluntary ones (it waited) and others (it was made to)."""
+    total = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            text, name = (task / "status").read_text(), (task / "comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total[name] = total.get(name, 0) + sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)", text)))
+    return total
+
+
+class Lab(latency.Bench):
+    """The VM with a NIC for each row that works here; `not_run` has the reason for each of the others."""
+
+    def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", whats=WHATS):
+        super().__init__(kernel=kernel, seconds=seconds, name=name)
+        self.names, self.append, self.whats = names, append, whats
+        self.not_run, self.stalled, self.resources, self.drivers = {}, {}, {}, {}
+
+    def _rows(self, folder):
+        rows = nics(self.names, folder)
+        self.not_run = models_missing(rows)
+        return [row for row in rows if row.key not in self.not_run]
+
+    def _vm(self):
+        return Vm(self.name, nics=[device for row in self.rows for device in row.devices()],
+                  netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel, smp=1,
+                  memory=1024, append=f"tsc=reliable {self.append}".strip(),
+                  # QEMU's traces go there while they are on, in the anatomy's short windows alone.
+                  extra=["-D", self.trace_path()])
+
+    def trace_path(self):
+        return self.folder / "trace"
+
+    def _prepare_guest(self):
+        self.vm.run("for name in all default; do echo 1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6; done\n"
+                    "for path in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 >$path; done")
+        for row in self.rows:
+            words = FIND_SH
+            if row.approach.vf:
+                words += VF_SH.format(pf_mac=row.pf_mac, mac=row.mac, driver=row.approach.vf)
+            words += UP_SH.format(mac=row.mac, ip=row.guest_ip, peer=row.peer_ip)
+            done = self.vm.run(words, check=False)
+            if done.rc:
+                self.not_run[row.key] = (done.err.strip().splitlines() or ["it could not be set up"])[-1]
+                continue
+            numbers, resources, driver = done.out.split("=====\n")
+            self.device_irqs[row.key] = set(numbers.split())
+            self.resources[row.key] = ranges(resources)
+            self.drivers[row.key] = driver.strip()
+        self.rows = [row for row in self.rows if row.key not in self.not_run]
+        if not self.rows:
+            raise SvioError("No approach works here",
+                            "\n".join(f"{name}: {why}" for name, why in self.not_run.items()))
+        self.vm.run("mkdir -p /tmp/cells")
+        self.vm.put("/tmp/cells.sh", CELLS_SH.encode())
+
+    # --- one measurement --------------------------------------------------------------------------
+
+    def guest_program(self, row, what):
+        common = f"-i {row.peer_ip} -t {self.seconds}"
+        if what in ("tx", "both"):
+            return f"sockperf throughput {common} -p {DISCARD_PORT} -m {BIG}"
+        size = BIG if what == "1400" else SMALL
+        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {size} --full-rtt " \
+               f"--full-log /tmp/cells/{row.wire}-{what}.csv"
+
+    def plan(self, order, shuffle):
+        """[(row, what)] of a round; the measurements of a NIC follow each other."""
+        return [(row, what) for row in order for what in shuffle.sample(self.whats, len(self.whats))]
+
+    def arm(self, plan):
+        latency.arm(self.vm, "".join(f"{row.wire}-{what} {self.guest_program(row, what)}\n"
+                                     for row, what in plan if what != "rx"))
+
+    @contextmanager
+    def _flood(self, row, what):
+        if what not in FLOODS:
+            yield
+            return
+        answer = self.peer.ask(f"flood {row.wire} {row.mac} {row.guest_ip} {FLOODS[what]}")
+        if "error" in answer:
+            raise SvioError(f"The wire peer does not flood: {answer['error']}")
+        try:
+            yield
+        finally:
+            self.peer.ask(f"flood {row.wire} off")
+
+    def _snapshot(self, row):
+        return {**super()._snapshot(row), "switches": switches(self.vm.pid)}
+
+    def cell(self, row, what):
+        """What one measurement of one NIC gave, and all that was counted meanwhile."""
+        self.peer.ask("reset")
+        name = f"{row.wire}-{what}"
+        middle = f"go {name}"
+        if what == "rx":        # the same order of parts as go has
+            middle = "cat /proc/interrupts; echo =====; " \
+                     f"sleep {self.seconds}; cat /proc/interrupts; echo ====="
+        words = f". /tmp/cells.sh; cat /proc/net/snmp; echo =====; {middle}; rc=$?; echo =====; " \
+                f"cat /proc/net/snmp; echo =====; {HISTOGRAM_SH.format(log=name + '.csv')}\nexit $rc"
+        before = self._snapshot(row)
+        begin = time.monotonic()
+        with self._flood(row, what):
+            process = self.vm.spawn("cd /tmp/cells; " + words)
+            time.sleep(self.seconds)
+            spent = time.monotonic() - begin
+        result = process.wait(self.seconds + 30)
+        after = self._snapshot(row)
+        if result.rc:
+            raise SvioError(f"{row.key}: the measurement \"{what}\" failed in the guest",
+                            result.out[-1500:] + result.err)
+        return self._cell(row, what, result.out.split("=====\n"), before, after, spent)
+
+    def _cell(self, row, what, parts, before, after, spent):
+        first, old, new, text, last, histogram = parts
+        wire, size = after["wire"], SMALL if what in ("64", "loaded") else BIG
+        cell = {"approach": row.key, "kind": KINDS[what], "size": size}
+        received = udp_received(last) - udp_received(first)
+        if what in ("tx", "both"):
+            cell.update(tx_rate(wire["sink"], *parse_throughput(text)))
+            messages = cell["datagrams"]
+            if what == "both":
+                cell["tx_per_s"], cell["rx_per_s"] = cell["per_s"], received / spent
+                cell["per_s"] = cell["tx_per_s"] + cell["rx_per_s"]
+                messages += received
+        elif what == "rx":
+            cell.update(per_s=received / spent, seconds=spent, offered_per_s=wire["flood_sent"] / spent)
+            messages = received
+        else:
+            cell.update(parse_ping_pong(text))
+            cell["histogram"] = {int(step): int(count) for step, count in
+                                 (line.split() for line in histogram.splitlines())}
+            messages = wire["udp_echo"]
+        if not messages:
+            raise SvioError(f"{row.key}: nothing arrived in the measurement \"{what}\"", text[-1500:])
+        if "per_s" in cell:
+            cell["mbit_per_s"] = cell["per_s"] * (size + 42) * 8 / 1e6
+        cpu = cpu_difference(before["threads"], after["threads"])
+        cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
+        numbers = self.device_irqs[row.key]
+        cell.update(messages=messages, cpu_s=cpu,
+                    interrupts=interrupts(new, numbers) - interrupts(old, numbers),
+                    switches=cpu_difference(before["switches"], after["switches"]))
+        if row.on_board:
+            cell["board"] = board_difference(before["board"], after["board"])
+        return cell
+
+    def try_cell(self, row, what):
+        """The cell; or None when this NIC did not do it, and `stalled` says so. It is set up again, and when
+        even that is in vain it does not run any more. A dead VM is no such reason."""
+        try:
+            return self.cell(row, what)
+        except VmDied:
+            raise
+        except SvioError as error:
+            self.vm.check_alive()
+            self.stalled.setdefault(row.key, []).append(f"{what}: {error.sentence}")
+        words = FIND_SH + REVIVE_SH.format(mac=row.mac, peer=row.peer_ip)
+        if self.vm.run(words, check=False, timeout=120).rc:
+            self.not_run[row.key] = f"it stalled for good ({self.stalled[row.key][-1]})"
+        return None
+
+
+KINDS = {"64": "rtt", "1400": "rtt", "loaded": "loaded", "tx": "tx", "rx": "rx", "both": "both"}
+
+
+def ranges(text):
+    """[(first, last)] of the memory and ports of a PCI function, of its sysfs file "resource"."""
+    found = []
+    for line in text.splitlines():
+        begin, end, _ = (int(word, 16) for word in line.split())
+        if end:
+            found.append((begin, end))
+    return found
+
+
+__all__ = ["Lab", "APPROACHES", "NAMES", "WirePeer"]

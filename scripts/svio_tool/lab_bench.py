@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verb "bench": every approach to a guest's NIC side by side, in one guest; Xen's in its own machine."""
+import contextlib
+import os
+import random
+import shlex
+import shutil
+import textwrap
+import time
+from pathlib import Path
+
+from svio_tool import anatomy, kernels, kvm, lab_stats, paths, setup, ui, xen_bench, xen_image
+from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
+from svio_tool.lab import APPROACHES, NAMES, Lab
+from svio_tool.ui import SvioError
+
+ROUNDS, QUICK_ROUNDS = 7, 2
+XEN_NAMES = {"split": "xen-split", "vif": "xen-vif"}
+TITLES = {**{one.name: one.title for one in APPROACHES}, "xen-split": "Xen netfront/netback",
+          "xen-vif": "svio VIF in a Xen guest"}
+FAMILIES = {**{one.name: one.family for one in APPROACHES}, "xen-split": "paravirtual",
+            "xen-vif": "self-virtualizing"}
+LEAST_FREE = 16 << 20       # bytes; the raw data of a hundred rounds are smaller
+
+
+def check_places(args):
+    """A file or folder that cannot be written is said before the run, not after it."""
+    report = getattr(args, "report", None)
+    for name, folder in ((args.json, None if args.json in (None, "-") else Path(args.json).parent),
+                         (report, Path(report) if report else None)):
+        if folder is None:
+            continue
+        try:
+            if name == report:
+                folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise SvioError(f"Cannot write {name}: {error.strerror}.") from error
+        if free < LEAST_FREE:
+            raise SvioError(f"Cannot write {name}: its disk is full ({free >> 20} MB are left).")
+
+
+def chosen(text):
+    """Names of --only, in the order of the table."""
+    if text is None:
+        return NAMES
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    unknown = [word for word in words if word not in NAMES]
+    if unknown or not words:
+        raise SvioError(f"--only wants names out of {', '.join(NAMES)}"
+                        + (f"; {unknown[0]} is none of them." if unknown else "."))
+    return tuple(name for name in NAMES if name in words)
+
+
+def not_run():
+    """Rows that this host cannot have, or that bench has no machine for, and why."""
+    works, why = kvm.works()
+    # "why" can be a dump of registers; the doctor shows it.
+    reason = "bench has no machine for it yet" if works else \
+        f"KVM does not work here ({why.split(':')[0][:40]}; scripts/svio doctor says more)"
+    found = {"the same guest under KVM": reason,
+             "xen-net-device (QEMU's emulated Xen; not Linux netback)": reason}
+    found["virtio-net, vhost"] = "bench has no tap wire for it yet" if os.path.exists("/dev/vhost-net") \
+        else "this host has no /dev/vhost-net"
+    return found
+
+
+def empty_result(names, rounds, seed, seconds):
+    return {"measurement": "bench", "approaches": {name: {"title": TITLES[name], "family": FAMILIES[name]}
+                                                   for name in (*names, *XEN_NAMES.values())},
+            "cells": {}, "anatomy": {}, "anatomy_not_counted": {}, "summary": {}, "not_run": {}, "host": {},
+            "qemu_lines": {}, "drivers": {}, "rounds": rounds, "seed": seed, "window_s": seconds,
+            "histogram_steps": lab_stats.STEPS, "complete": False, "rtt": "full round trip, microseconds"}
+
+
+def fill(result, where, cells):
+    result["cells"][where] = cells
+    result["summary"] = lab_stats.summary(result["cells"])
+
+
+def measure_guest(result, writer, names, seconds, append=""):
+    """Round by round, and the anatomy at the end; what is there when it ends early stays."""
+    with ui.Progress("a VM with all the NICs boots"):
+        lab = Lab(names, seconds, append=append)
+        lab.__enter__()
+    try:
+        command = lab.vm.command()
+        result["qemu_lines"]["guest"] = shlex.join(command)
+        result["host"].update(host_facts(command))
+        result["drivers"] = dict(lab.drivers)
+        noise, cells, shuffle = Noise(lab), [], random.Random(result["seed"])
+        for number in range(1, result["rounds"] + 1):
+            cells += guest_round(lab, number, result["rounds"], shuffle)
+            result["not_run"].update(lab.not_run)
+            result["stalled"] = lab.stalled
+            result["host"]["others_cores"] = noise.others()
+            fill(result, "guest", cells)
+            writer.write(result)
+        with ui.Progress("anatomy of a message") as progress:
+            def report(text):
+                progress.title = f"anatomy of a message: {text}"
+            result["anatomy"], result["anatomy_not_counted"] = anatomy.measure(lab, report)
+        writer.write(result)
+        problems = lab.vm.kernel_problems()
+    finally:
+        lab.__exit__(None, None, None)
+    if problems:
+        raise SvioError("The guest's kernel complained during the measurement", "\n".join(problems))
+
+
+def guest_round(lab, number, rounds, shuffle):
+    """Each measurement of each NIC once, the NICs in a shuffled order."""
+    title = f"round {number} of {rounds}"
+    rows = [row for row in lab.rows if row.key not in lab.not_run]
+    if not rows:
+        raise SvioError("No approach works any more",
+                        "\n".join(f"{key}: {why}" for key, why in lab.not_run.items()))
+    plan = lab.plan(shuffle.sample(rows, len(rows)), shuffle)
+    cells = []
+    with ui.Progress(title) as progress:
+        progress.title = f"{title}: start-up of the guest's programs"
+        lab.arm(plan)
+        for row, what in plan:
+            if row.key in lab.not_run:      # it stalled in this round
+                continue
+            progress.title = f"{title}: {row.approach.title}, {what}"
+            cell = lab.try_cell(row, what)
+            if cell:
+                cells.append({"round": number, **cell})
+        progress.title = title
+    return cells
+
+
+def measure_xen(result, writer, rounds):
+    with xen_bench.XenLab(1) as xen:
+        result["qemu_lines"]["xen"] = shlex.join(xen.vm.command())
+        result["host"]["xen"] = xen_image.VERSION.read_text().strip()
+        result["host"]["xen_guest_kernel"] = kernels.info(xen.vm.kernel)["version"]
+        noise = Noise(xen)
+
+        def on_round(done):
+            fill(result, "xen", [{"approach": XEN_NAMES[cell["path"]], **cell} for cell in done
+                                 if cell["path"] in XEN_NAMES])
+            result["host"]["xen_others_cores"] = noise.others()
+            writer.write(result)
+
+        xen_bench.measure(xen, xen_bench.plan(1, True), rounds, result["seed"], on_round)
+
+
+def run_xen(result, writer, rounds):
+    """In a machine of its own; its failing is a reason, and no end of the bench."""
+    why = None
+    try:
+        setup.ensure(["compile", "xen-image"])
+        measure_xen(result, writer, rounds)
+    except SvioError as error:
+        why = error.sentence
+    for name in XEN_NAMES.values():
+        if name not in result["summary"]:
+            result["not_run"][name] = why or "it gave no figures"
+    writer.write(result)
+
+
+# --- the tables ----------------------------------------------------------------------------------
+
+def with_interval(found, form):
+    if not found:
+        return "-"
+    text = f"{found['value']:{form}}"
+    return text if found["low"] is None else f"{text} ({found['low']:{form}}..{found['high']:{form}})"
+
+
+def latency_table(result):
+    ui.say("\nRound trip, microseconds: median over the rounds and its 95 % bootstrap interval; in the last "
+           "column with\n2,000 datagrams a second coming in beside it (Xen's rows: their own machine, "
+           "compare them with each other)")
+    rows = []
+    for name, loads in result["summary"].items():
+        row = [TITLES[name]]
+        for load, figure in (("rtt_64", "p50_us"), ("rtt_64", "p99_us"), ("rtt_1400", "p50_us"),
+                             ("loaded_64", "p50_us")):
+            row.append(with_interval(loads.get(load, {}).get(figure), ",.0f"))
+        row.insert(1, with_interval(loads.get("rtt_64", {}).get("ratio", {}).get("p50_us"), ".2f"))
+        rows.append(row)
+    table(["approach", "p50 64 B, ratio", "p50, 64 B", "p99, 64 B", "p50, 1400 B", "p50, loaded"], rows)
+
+
+def rate_table(result):
+    ui.say("\n1400-byte datagrams a second, and CPU milliseconds for a gigabit sent (vCPU + QEMU + on-board "
+           "cores + peer)")
+    rows = []
+    for name, loads in result["summary"].items():
+        row = [TITLES[name]] + [with_interval(loads.get(load, {}).get("per_s"), ",.0f")
+                                for load in ("tx_1400", "rx_1400", "both_1400")]
+        cost = loads.get("tx_1400", {}).get("per_message", {})
+        parts = [cost.get(f"cpu_s_per_gbit_{part}") for part in lab_stats.CPU]
+        row.append(" + ".join("-" if part is None else f"{part * 1000:,.0f}" for part in parts))
+        rows.append(row)
+    table(["approach", "sent", "received", "both ways", "CPU ms/Gbit"], rows)
+
+
+def anatomy_table(result):
+    if not result["anatomy"]:
+        return
+    ui.say("\nA 64-byte round trip is made of (trapping reads and writes of the NIC's registers by the "
+           "guest, counted in\nQEMU's trace; context switches of QEMU's threads; its system calls under "
+           "strace)")
+    rows = []
+    for name, one in result["anatomy"].items():
+        cost = result["summary"].get(name, {}).get("rtt_64", {}).get("per_message", {})
+        access, calls = one.get("accesses", {}), one.get("system_calls")
+        switched = sum(cost.get(f"switches_{part}", 0) for part in lab_stats.CPU[:3])
+        rows.append([TITLES[name],
+                     *(f"{access[key]:.2f}" if key in access else "-" for key in ("reads", "writes")),
+                     f"{cost['interrupts']:.2f}" if cost else "-", f"{switched:.1f}" if cost else "-",
+                     f"{sum(calls.values()):.1f}" if calls else "-"])
+    table(["approach", "reads", "writes", "interrupts", "switches", "system calls"], rows)
+
+
+def verdict_text(result, load, name, more, words):
+    best = lab_stats.fastest(result["summary"], load, name, more)
+    if not best:
+        return ""
+    ratio = best["ratio"]
+    text = f"{words}: {TITLES[best['approach']]}"
+    if ratio and best["approach"] != "virtio":
+        text += f", {with_interval(ratio, '.2f')} of virtio-net's figure in the same round"
+    if best["second"] and not best["apart"]:
+        text += f"; {TITLES[best['second']]} is not clearly behind it"
+    return text + "."
+
+
+def verdicts(result):
+    """The answers at a glance: which approach is fastest here and by how much."""
+    found = [verdict_text(result, "rtt_64", "p50_us", False, "Shortest round trip"),
+             verdict_text(result, "loaded_64", "p50_us", False, "Shortest under load"),
+             verdict_text(result, "tx_1400", "per_s", True, "Most datagrams sent"),
+             verdict_text(result, "rx_1400", "per_s", True, "Most datagrams received"),
+             verdict_text(result, "both_1400", "per_s", True, "Most in both directions at once")]
+    xen = result["summary"].get("xen-vif", {}).get("rtt_64", {}).get("ratio", {}).get("p50_us")
+    if xen:
+        found.append(f"In a Xen guest a VIF's round trip takes {with_interval(xen, '.2f')} of the split "
+                     "driver's.")
+    return [text for text in found if text]
+
+
+def say(result):
+    latency_table(result)
+    rate_table(result)
+    anatomy_table(result)
+    ui.say()
+    for text in verdicts(result):
+        ui.say("  " + text)
+    for name, why in {**result["not_run"], **result["anatomy_not_counted"]}.items():
+        ui.say(f"  Not run: {TITLES.get(name, name)}: {why}")
+    for name, times in result.get("stalled", {}).items():
+        ui.say(f"  {TITLES[name]} stalled {len(times)} times and was set up again; the first: {times[0]}")
+    facts = result["host"]
+    accel = "TCG, which emulates the guest's CPU" if facts["accel"] == "tcg" else facts["accel"].upper()
+    ui.say("\n" + textwrap.fill(f"All this holds for {facts['cores']} cores with {accel}. "
+                                + noise_text(facts), 100))
+
+
+# --- the verb ------------------------------------------------------------------------------------
+
+def run(args, names, result, seconds=1, append=""):
+    begin, writer = time.monotonic(), Writer(args.json)
+    check_places(args)
+    result["not_run"] = not_run()
+    writer.write(result)
+    ui.say(f"{len(names)} approaches in one guest, {result['rounds']} rounds in an order shuffled with seed "
+           f"{result['seed']}" + ("" if args.no_xen else "; then Xen in its own machine"))
+    try:
+        measure_guest(result, writer, names, seconds, append)
+        if args.no_xen:
+            result["not_run"].update({name: "--no-xen" for name in XEN_NAMES.values()})
+        else:
+            run_xen(result, writer, min(result["rounds"], 3))
+    except BaseException as error:
+        # The rounds so far stay, and say why they are no more.
+        result["ended"] = error.sentence if isinstance(error, SvioError) else "interrupted"
+        writer.write(result)
+        raise
+    result["complete"] = True
+    result["seconds"] = time.monotonic() - begin
+    writer.write(result)
+    say(result)
+    say_done(result, args.json)
+
+
+def main(args):
+    names = chosen(args.only)
+    rounds = rounds_of(args, ROUNDS, QUICK_ROUNDS)
+    seed = random.randrange(1 << 32) if args.seed is None else args.seed
+    check_places(args)
+    setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
+    with contextlib.suppress(SvioError):        # without strace its column is "not counted", with the reason
+        setup.ensure(["packages-bench"])
+    result = empty_result(names, rounds, seed, 1)
+    with figures(args.json, result):
+        run(args, names, result)
+    return 0

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Figures of "svio bench" from its cells: medians with intervals, distributions, the summary."""
+import random
+import statistics
+
+from svio_tool.lab import STEPS
+
+RESAMPLES = 1000
+BASE = {"guest": "virtio", "xen": "xen-split"}
+
+
+def bootstrap(values, resamples=RESAMPLES, seed=1):
+    """{"value", "low", "high", "rounds"}: the median over the rounds and its 95 % bootstrap interval. Of one
+    round there is no interval (None), of two or three it is their range."""
+    values = list(values)
+    if len(values) < 2:
+        return {"value": statistics.median(values), "low": None, "high": None, "rounds": len(values)}
+    shuffle = random.Random(seed)
+    medians = sorted(statistics.median(shuffle.choices(values, k=len(values))) for _ in range(resamples))
+    edge = round(0.025 * resamples)
+    return {"value": statistics.median(values), "low": medians[edge], "high": medians[-1 - edge],
+            "rounds": len(values)}
+
+
+def merged(histograms):
+    """One histogram of several; steps are numbers, also where JSON made texts of them."""
+    total = {}
+    for histogram in histograms:
+        for step, count in histogram.items():
+            total[int(step)] = total.get(int(step), 0) + count
+    return dict(sorted(total.items()))
+
+
+def middle(step):
+    """Microseconds in the middle of a step (geometrically): 1/16 of a doubling wide, so right to 2.2 %."""
+    return 2 ** ((step + 0.5) / STEPS)
+
+
+def quantile(histogram, part):
+    """Microseconds below which that part of the messages was answered."""
+    left = part * sum(histogram.values())
+    for step, count in histogram.items():
+        left -= count
+        if left <= 0:
+            return middle(step)
+    return None
+
+
+def tail(histogram):
+    """[(microseconds, part of the messages that took at least as long)]: a curve with a logarithmic tail."""
+    total, points = sum(histogram.values()), []
+    left = total
+    for step, count in histogram.items():
+        points.append((2 ** (step / STEPS), left / total))
+        left -= count
+    return points
+
+
+FIGURES = {"rtt": ("p50_us", "p90_us", "p99_us"), "loaded": ("p50_us", "p99_us"),
+           "tx": ("per_s", "mbit_per_s"), "rx": ("per_s", "mbit_per_s"),
+           "both": ("per_s", "mbit_per_s", "tx_per_s", "rx_per_s")}
+CPU = ("vcpu", "qemu_other", "on_board", "peer")
+
+
+def group(cells):
+    """{approach: {"rtt_64" and the like: [its cells]}} in the order of their appearance."""
+    found = {}
+    for cell in cells:
+        load = f"{cell['kind']}_{cell['size']}"
+        found.setdefault(cell["approach"], {}).setdefault(load, []).append(cell)
+    return found
+
+
+def costs(cells):
+    """What one message (a round trip, or a datagram) cost: medians over the rounds of CPU microseconds,
+    interrupts and context switches."""
+    found = {"interrupts": statistics.median(cell["interrupts"] / cell["messages"] for cell in cells)}
+    for part in CPU:
+        if all(part in cell["cpu_s"] for cell in cells):
+            found[f"cpu_us_{part}"] = statistics.median(cell["cpu_s"][part] * 1e6 / cell["messages"]
+                                                        for cell in cells)
+            if all("mbit_per_s" in cell for cell in cells):
+                # Seconds of CPU for a gigabit of frames.
+                found[f"cpu_s_per_gbit_{part}"] = statistics.median(
+                    cell["cpu_s"][part] * 1e9 / (cell["messages"] * (cell["size"] + 42) * 8)
+                    for cell in cells)
+    for part in CPU[:3]:
+        if all(part in cell.get("switches", {}) for cell in cells):
+            found[f"switches_{part}"] = statistics.median(cell["switches"][part] / cell["messages"]
+                                                          for cell in cells)
+    for name in ("bells", "signals", "sleeps", "empty_polls"):
+        values = [cell["board"][name] / cell["messages"] for cell in cells if name in cell.get("board", {})]
+        if values:
+            found[name] = statistics.median(values)
+    return found
+
+
+def against(cells, base, name):
+    """Ratio to the base in the same round: its median and interval."""
+    old = {cell["round"]: cell[name] for cell in base if cell.get(name)}
+    values = [cell[name] / old[cell["round"]] for cell in cells if cell["round"] in old and cell.get(name)]
+    return bootstrap(values) if values else None
+
+
+def summary(groups):
+    """{approach: {load: {figure: median and interval, "ratio": {figure: ...}, "per_message": {...}}}} of
+    {"guest": cells, "xen": cells}; ratios are to virtio-net, and of Xen's rows to its split driver."""
+    total = {}
+    for where, cells in groups.items():
+        found = group(cells)
+        base = found.get(BASE[where], {})
+        for approach, loads in found.items():
+            for load, own in loads.items():
+                names = [name for name in FIGURES[own[0]["kind"]] if name in own[0]]
+                one = {name: bootstrap(cell[name] for cell in own) for name in names}
+                one["ratio"] = {name: against(own, base.get(load, []), name) for name in names}
+                one["per_message"] = costs(own)
+                if any(cell.get("histogram") for cell in own):
+                    whole = merged(cell["histogram"] for cell in own)
+                    one["quantiles_us"] = {str(part): quantile(whole, part)
+                                           for part in (0.5, 0.9, 0.99, 0.999)}
+                total.setdefault(approach, {})[load] = one
+    return total
+
+
+def fastest(found, load, name, more):
+    """(approach, its figures, whether its interval is apart from the second's): the best here, by ratio."""
+    rows = sorted(((loads[load][name]["value"], approach) for approach, loads in found.items()
+                   if load in loads and not approach.startswith("xen-")), reverse=more)
+    if not rows:
+        return None
+    best = found[rows[0][1]][load][name]
+    apart = None
+    if len(rows) > 1 and best["low"] is not None:
+        other = found[rows[1][1]][load][name]
+        apart = other["low"] is not None and (best["low"] > other["high"] if more else
+                                              best["high"] < other["low"])
+    return {"approach": rows[0][1], "figure": best, "ratio": found[rows[0][1]][load]["ratio"][name],
+            "second": rows[1][1] if len(rows) > 1 else None, "apart": apart}

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What svio bench computes, on data whose answer is known, and what it refuses before it starts."""
+import argparse
+import contextlib
+import io
+import json
+import math
+import sys
+import tempfile
+import types
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from svio_tool import anatomy, bench, cli, lab, lab_bench, lab_stats  # noqa: E402 (the path comes first)
+from svio_tool.ui import SvioError  # noqa: E402
+
+TRACE = """\
+memory_region_ops_write cpu 0 mr 0x55d0 addr 0xd080 value 0x0 size 2 name 'pcnet-io'
+memory_region_ops_read cpu 0 mr 0x55d0 addr 0xd082 value 0x0 size 2 name 'pcnet-io'
+memory_region_ops_write cpu 0 mr 0x55d1 addr 0xfee000b0 value 0x0 size 4 name 'apic-msi'
+virtio_queue_notify vdev 0x1 n 1 vq 0x5
+virtio_queue_notify vdev 0x1 n 1 vq 0x5
+virtio_queue_notify vdev 0x2 n 0 vq 0x6
+"""
+STRACE = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.00    0.000300           3       100         7 futex
+ 40.00    0.000200           2        50           ppoll
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.000500           3       150         7 total
+"""
+SNMP = "Ip: Forwarding\nIp: 1\nUdp: InDatagrams NoPorts InErrors OutDatagrams\nUdp: 10 20 3 99\n"
+
+
+def cell(number, approach, p50, **more):
+    return {"round": number, "approach": approach, "kind": "rtt", "size": 64, "p50_us": p50,
+            "p99_us": 2 * p50, "messages": 1000, "interrupts": 2000,
+            "cpu_s": {"vcpu": 0.5, "qemu_other": 0.1, "peer": 0.2},
+            "switches": {"vcpu": 3000}, "histogram": {}, **more}
+
+
+class Figures(unittest.TestCase):
+    def test_bootstrap(self):
+        self.assertEqual(lab_stats.bootstrap([5.0] * 9), {"value": 5, "low": 5, "high": 5, "rounds": 9})
+        self.assertEqual(lab_stats.bootstrap([1.0, 4.0, 2.0]), {"value": 2, "low": 1, "high": 4, "rounds": 3})
+        self.assertEqual(lab_stats.bootstrap([7.0]), {"value": 7, "low": None, "high": None, "rounds": 1})
+
+    def test_quantiles_of_a_histogram(self):
+        step = int(math.log2(100) * lab_stats.STEPS)
+        whole = lab_stats.merged([{step: 98}, {str(step + 32): 2}, {step: 0}])      # 100 us, and 400 us
+        self.assertAlmostEqual(lab_stats.quantile(whole, 0.5) / 100, 1, delta=0.05)
+        self.assertAlmostEqual(lab_stats.quantile(whole, 0.98) / 100, 1, delta=0.05)
+        self.assertAlmostEqual(lab_stats.quantile(whole, 0.999) / 400, 1, delta=0.05)
+        self.assertEqual([part for _, part in lab_stats.tail(whole)], [1.0, 0.02])
+
+    def test_summary(self):
+        guest = [cell(n, name, p50 * n) for n in (1, 2, 3) for name, p50 in (("virtio", 100), ("e1000", 300))]
+        xen = [cell(1, "xen-split", 1000), cell(1, "xen-vif", 250)]
+        found = lab_stats.summary({"guest": guest, "xen": xen})
+        self.assertEqual(found["e1000"]["rtt_64"]["ratio"]["p50_us"],
+                         {"value": 3, "low": 3, "high": 3, "rounds": 3})
+        self.assertEqual(found["e1000"]["rtt_64"]["p50_us"]["value"], 600)
+        self.assertEqual(found["xen-vif"]["rtt_64"]["ratio"]["p50_us"]["value"], 0.25)
+        self.assertEqual(found["virtio"]["rtt_64"]["per_message"],
+                         {"interrupts": 2, "cpu_us_vcpu": 500, "cpu_us_qemu_other": 100, "cpu_us_peer": 200,
+                          "switches_vcpu": 3})
+        best = lab_stats.fastest(found, "rtt_64", "p50_us", False)
+        self.assertEqual((best["approach"], best["second"], best["apart"]), ("virtio", "e1000", False))
+
+    def test_cpu_of_a_gigabit(self):
+        one = cell(1, "virtio", 1, kind="tx", size=1208, per_s=1, mbit_per_s=1, messages=100000)
+        # 100,000 frames of 1,250 bytes are a gigabit.
+        self.assertAlmostEqual(lab_stats.costs([one])["cpu_s_per_gbit_vcpu"], 0.5)
+
+
+class Reading(unittest.TestCase):
+    def test_accesses(self):
+        self.assertEqual(anatomy.count_accesses(TRACE, [(0xd080, 0xd09f)]), {"reads": 1, "writes": 1})
+        self.assertEqual(anatomy.count_accesses(TRACE, []), {"reads": 0, "writes": 0})
+        self.assertEqual(anatomy.count_notifies(TRACE), 2)
+
+    def test_strace(self):
+        self.assertEqual(anatomy.parse_strace(STRACE), {"futex": 100, "ppoll": 50})
+
+    def test_guest(self):
+        self.assertEqual(lab.udp_received(SNMP), 33)
+        self.assertEqual(lab.ranges("0xd080 0xd09f 0x40101\n0x0 0x0 0x0\n"), [(0xd080, 0xd09f)])
+
+
+class Options(unittest.TestCase):
+    def parse(self, *words):
+        parser = argparse.ArgumentParser()
+        bench.add_arguments(parser)
+        return parser.parse_args(words)
+
+    def test_options_before_and_after_scaling(self):
+        for words in (("--json", "F", "scaling"), ("scaling", "--json", "F")):
+            args = self.parse(*words, *(["--seed", "3"] if words[0] == "scaling" else []))
+            self.assertEqual((args.bench, args.json), ("scaling", "F"))
+        self.assertEqual(self.parse("--rounds", "2", "scaling").rounds, 2)
+
+    def test_options_that_scaling_has_not(self):
+        for words in (["--only", "virtio"], ["--no-xen"]):
+            error = io.StringIO()
+            with contextlib.redirect_stderr(error):
+                self.assertEqual(cli.main(["bench", *words, "scaling"]), 1)
+            self.assertIn("not for bench scaling", error.getvalue())
+
+    def test_only(self):
+        self.assertEqual(lab_bench.chosen("virtio, pcnet"), ("pcnet", "virtio"))
+        for text in ("virtio,nonsense", "", ","):
+            with self.assertRaisesRegex(SvioError, "--only wants names"):
+                lab_bench.chosen(text)
+
+    def test_places(self):
+        with tempfile.TemporaryDirectory() as folder:
+            lab_bench.check_places(types.SimpleNamespace(json=f"{folder}/a.json", report=f"{folder}/out"))
+            with self.assertRaisesRegex(SvioError, "Cannot write .*missing/a.json"):
+                lab_bench.check_places(types.SimpleNamespace(json=f"{folder}/missing/a.json", report=None))
+
+    def test_full_disk(self):
+        usage = lab_bench.shutil.disk_usage
+        lab_bench.shutil.disk_usage = lambda folder: types.SimpleNamespace(free=1 << 20)
+        try:
+            with self.assertRaisesRegex(SvioError, "its disk is full"):
+                lab_bench.check_places(types.SimpleNamespace(json="a.json", report=None))
+        finally:
+            lab_bench.shutil.disk_usage = usage
+
+    def test_result_is_json(self):
+        result = lab_bench.empty_result(("virtio",), 1, 2, 1)
+        lab_bench.fill(result, "guest", [cell(1, "virtio", 100)])
+        found = json.loads(json.dumps(result))["summary"]["virtio"]
+        self.assertEqual(found["rtt_64"]["p50_us"]["value"], 100)
+
+
+if __name__ == "__main__":
+    unittest.main()
