@@ -24,6 +24,7 @@ def add_arguments(parser):
     _common(parser, None, lab_bench.ROUNDS, lab_bench.QUICK_ROUNDS)
     lab = [parser.add_argument("--only", metavar="A,B",
                                help="these approaches: " + ", ".join(lab_bench.NAMES)),
+           parser.add_argument("--report", metavar="DIR", help="write the report there, as svio report does"),
            parser.add_argument("--no-xen", action="store_true", help="without Xen's machine")]
     parser.set_defaults(lab_only=[one.dest for one in lab])
     kinds = parser.add_subparsers(dest="bench", metavar="scaling")

@@ -45,6 +45,7 @@ VERBS = (
     ("setup", "setup", "build everything; quick when nothing has changed"),
     ("demo", "demo", "real traffic and latency, beside virtio-net"),
     ("bench", "bench", "every approach to a guest's NIC side by side; and what many VIFs cost"),
+    ("report", "report", "one page with plots and tables of what bench measured"),
     ("compare", "compare", "two results of the same measurement: better or worse, for people and for CI"),
     ("xen", "xen", "Debian's Xen in QEMU: the split driver (netfront, netback) beside VIFs of the card"),
     ("virtual-time", "virtual_time", "a ping counted in instructions: two runs are equal byte for byte"),

@@ -287,6 +287,9 @@ def run(args, names, result, seconds=1, append=""):
     result["seconds"] = time.monotonic() - begin
     writer.write(result)
     say(result)
+    if getattr(args, "report", None):
+        from svio_tool import report        # which needs what is in here
+        report.write([result], args.report)
     say_done(result, args.json)
 
 
