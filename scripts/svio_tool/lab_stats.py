@@ -3,7 +3,7 @@
 import random
 import statistics
 
-from svio_tool.lab import STEPS
+from svio_tool.lab import NAMES, STEPS
 
 RESAMPLES = 1000
 BASE = {"guest": "virtio", "xen": "xen-split"}
@@ -109,8 +109,9 @@ def summary(groups):
     for where, cells in groups.items():
         found = group(cells)
         base = found.get(BASE[where], {})
-        for approach, loads in found.items():
-            for load, own in loads.items():
+        # The order of the table, not that in which the first round happened to visit them.
+        for approach in sorted(found, key=lambda name: NAMES.index(name) if name in NAMES else len(NAMES)):
+            for load, own in found[approach].items():
                 names = [name for name in FIGURES[own[0]["kind"]] if name in own[0]]
                 one = {name: bootstrap(cell[name] for cell in own) for name in names}
                 one["ratio"] = {name: against(own, base.get(load, []), name) for name in names}

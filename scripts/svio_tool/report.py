@@ -216,8 +216,11 @@ def plots(result):
              "Sending: by whom the CPU time is spent."),
             (draw.cpu(result, "rx_1400", "cpu-rx", "CPU seconds for a gigabit received, by who spends them"),
              "Receiving: what the guest's UDP took."))))
-    return "".join(f"<section><h2>{title}</h2>{''.join(plot(*one) for one in group)}</section>"
-                   for title, group in rows)
+    key = "".join(f'<li><span style="background:{colour}"></span>{escape(family)}</li>'
+                  for family, colour in draw.COLOURS.items())
+    return f'<ul class="key" aria-label="Colours of the bars">{key}</ul>' + "".join(
+        f"<section><h2>{title}</h2>{''.join(plot(*one) for one in group)}</section>"
+        for title, group in rows)
 
 
 def limits(result):
@@ -249,7 +252,7 @@ def page(result):
     lines = "".join(f"<h3>{escape(key)}</h3><pre tabindex=\"0\">{escape(line)}</pre>"
                     for key, line in result["qemu_lines"].items())
     how = ("Each NIC is in one guest and on a wire of its own; all wires end in the same peer, which blocks "
-           f"and does not spin. {rounds} rounds, the order shuffled with seed {result['seed']}; sockperf "
+           f"and does not spin. Rounds: {rounds}, the order shuffled with seed {result['seed']}; sockperf "
            "measures, its first 400 ms are dropped.")
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
