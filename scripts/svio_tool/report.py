@@ -132,13 +132,13 @@ def anatomy_rows(result):
             ", ".join(f"{name} {count:.1f}" for name, count in list(calls.items())[:4]) if calls else "-"]
 
 
-CARRIERS = {"full emulation": ("QEMU's model of the NIC: the vCPU stops at\n"
-                               "each register, the I/O thread receives",
-                               "one copy each way"),
-            "paravirtual": ("QEMU's I/O thread reads queues in guest RAM",
-                            "one copy each way")}
-OWN = {"netdev": ("an on-board core (a thread) polls the queues;\nthe wire is QEMU's", "one copy each way"),
-       "native": ("an on-board core (a thread) polls the queues\nand owns the wire", "one copy each way")}
+# Who carries a frame between the guest's queues and the wire. Each of them copies it once each way.
+MODEL = "QEMU's model of the NIC: the vCPU stops at\neach register, the I/O thread receives"
+CARRIERS = {"virtio": "QEMU's I/O thread, woken by a doorbell,\nreads queues in the guest's RAM",
+            "svio-netdev": "an on-board core (a thread) polls the\nqueues; the wire is QEMU's",
+            "svio-sleep": "an on-board core (a thread), woken by\ndoorbells and by its wire",
+            "svio-two": "two on-board cores (threads) poll the\nqueues and own the wire"}
+POLLED = "an on-board core (a thread) polls the\nqueues and owns the wire"
 
 
 def journey_parts(result, key):
@@ -148,16 +148,16 @@ def journey_parts(result, key):
     if not approach or not loads:
         return None
     cost, one = loads["per_message"], result["anatomy"].get(key, {})
-    carrier, copies = OWN[approach.port] if approach.model == "svio-nic" else CARRIERS.get(
-        approach.family, CARRIERS["full emulation"])
+    carrier = CARRIERS.get(key, POLLED if approach.model == "svio-nic" else MODEL)
     access = one.get("accesses")
     down = f"{sum(access.values()):.2f} register accesses\ntrap" if access else "accesses not counted"
     up = f"{cost['interrupts']:.2f} interrupts"
     switched = sum(cost.get(f"switches_{part}", 0) for part in lab_stats.CPU[:3])
     calls = one.get("system_calls")
     wire = f"{sum(calls.values()):.1f} system calls\nof QEMU" if calls else "calls not counted"
+    carried = cost["cpu_us_qemu_other"] + cost["cpu_us_on_board"]
     boxes = (f"guest: sockperf and its kernel\n{cost['cpu_us_vcpu']:.0f} us of its CPU",
-             f"{carrier}; {copies}\n{cost['cpu_us_qemu_other'] + cost['cpu_us_on_board']:.0f} us of CPU",
+             f"{carrier}\none copy each way, {carried:.0f} us of CPU",
              f"peer on the wire: {cost['cpu_us_peer']:.0f} us of CPU")
     return boxes, ((down, up), (wire, f"{switched:.1f} context switches\nof QEMU"))
 
