@@ -135,6 +135,9 @@ basename $(readlink -f $path/driver)
 # What a person would do with a NIC that hangs.
 REVIVE_SH = r"""
 dev=$(find_dev {mac}) || exit 1
+for name in tx_packets rx_packets rx_dropped rx_missed_errors rx_errors tx_errors; do
+    echo "$name $(cat /sys/class/net/$dev/statistics/$name)"
+done
 ip link set $dev down; ip link set $dev up
 for try in 1 2 3 4 5 6; do ping -c 2 -i 0.2 -W 1 -q {peer} >/dev/null && exit 0; done
 exit 1
@@ -317,9 +320,15 @@ class Lab(latency.Bench):
             raise
         except SvioError as error:
             self.vm.check_alive()
-            self.stalled.setdefault(row.key, []).append(f"{what}: {error.sentence}")
+            sentence = error.sentence
+        wire = self.peer.ask("counters")["wires"][row.wire]
         words = FIND_SH + REVIVE_SH.format(mac=row.mac, peer=row.peer_ip)
-        if self.vm.run(words, check=False, timeout=120).rc:
+        done = self.vm.run(words, check=False, timeout=120)
+        # Where it stopped: what the peer saw in this measurement, and the driver's counters since the start.
+        self.stalled.setdefault(row.key, []).append(
+            f"{what}: {sentence}; the peer received {wire['received']} frames and sent {wire['sent']}; "
+            f"the driver counts {', '.join(done.out.splitlines())}")
+        if done.rc:
             self.not_run[row.key] = f"it stalled for good ({self.stalled[row.key][-1]})"
         return None
 
