@@ -149,14 +149,24 @@ def measure_xen(result, writer, rounds):
         xen_bench.measure(xen, xen_bench.plan(1, True), rounds, result["seed"], on_round)
 
 
+def first_sentence(error):
+    """Of an error and those that it came from: what the earliest that is meant for people says."""
+    found = None
+    while error is not None:
+        other = found or f"{type(error).__name__}: {error}"
+        found = error.sentence if isinstance(error, SvioError) else other
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def run_xen(result, writer, rounds):
     """In a machine of its own; its failing is a reason, and no end of the bench."""
     why = None
     try:
         setup.ensure(["compile", "xen-image"])
         measure_xen(result, writer, rounds)
-    except SvioError as error:
-        why = error.sentence
+    except Exception as error:      # whatever ails that machine, what was measured before must not suffer
+        why = first_sentence(error)
     for name in XEN_NAMES.values():
         if name not in result["summary"]:
             result["not_run"][name] = why or "it gave no figures"
@@ -280,7 +290,7 @@ def run(args, names, result, seconds=1, append=""):
             run_xen(result, writer, min(result["rounds"], 3))
     except BaseException as error:
         # The rounds so far stay, and say why they are no more.
-        result["ended"] = error.sentence if isinstance(error, SvioError) else "interrupted"
+        result["ended"] = "interrupted" if isinstance(error, KeyboardInterrupt) else first_sentence(error)
         writer.write(result)
         raise
     result["complete"] = True

@@ -130,6 +130,23 @@ class Options(unittest.TestCase):
         finally:
             lab_bench.shutil.disk_usage = usage
 
+    def test_a_failing_xen_machine_is_a_reason(self):
+        """Even when its clean-up fails in turn."""
+        def broken(*ignored):
+            try:
+                raise SvioError("The guest did not boot.")
+            finally:
+                raise KeyError("exited")
+        result = lab_bench.empty_result(("virtio",), 1, 2, 1)
+        kept = lab_bench.measure_xen, lab_bench.setup.ensure
+        lab_bench.measure_xen, lab_bench.setup.ensure = broken, lambda names: 0
+        try:
+            lab_bench.run_xen(result, lab_bench.Writer(None), 1)
+        finally:
+            lab_bench.measure_xen, lab_bench.setup.ensure = kept
+        self.assertEqual(result["not_run"], {"xen-split": "The guest did not boot.",
+                                             "xen-vif": "The guest did not boot."})
+
     def test_result_is_json(self):
         result = lab_bench.empty_result(("virtio",), 1, 2, 1)
         lab_bench.fill(result, "guest", [cell(1, "virtio", 100)])
