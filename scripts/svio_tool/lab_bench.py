@@ -159,6 +159,13 @@ def first_sentence(error):
     return found
 
 
+def interrupted(error):
+    """Whether it came of Ctrl-C: cleaning up after that can fail in turn, and hide it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def run_xen(result, writer, rounds):
     """In a machine of its own; its failing is a reason, and no end of the bench."""
     why = None
@@ -166,6 +173,8 @@ def run_xen(result, writer, rounds):
         setup.ensure(["compile", "xen-image"])
         measure_xen(result, writer, rounds)
     except Exception as error:      # whatever ails that machine, what was measured before must not suffer
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         why = first_sentence(error)
     for name in XEN_NAMES.values():
         if name not in result["summary"]:

@@ -132,9 +132,11 @@ class Options(unittest.TestCase):
 
     def test_a_failing_xen_machine_is_a_reason(self):
         """Even when its clean-up fails in turn."""
+        cause = SvioError("The guest did not boot.")
+
         def broken(*ignored):
             try:
-                raise SvioError("The guest did not boot.")
+                raise cause
             finally:
                 raise KeyError("exited")
         result = lab_bench.empty_result(("virtio",), 1, 2, 1)
@@ -142,6 +144,9 @@ class Options(unittest.TestCase):
         lab_bench.measure_xen, lab_bench.setup.ensure = broken, lambda names: 0
         try:
             lab_bench.run_xen(result, lab_bench.Writer(None), 1)
+            cause = KeyboardInterrupt()
+            with self.assertRaises(KeyboardInterrupt):
+                lab_bench.run_xen(result, lab_bench.Writer(None), 1)
         finally:
             lab_bench.measure_xen, lab_bench.setup.ensure = kept
         self.assertEqual(result["not_run"], {"xen-split": "The guest did not boot.",
