@@ -204,13 +204,21 @@ class Hostile(DeviceCase):
     def neighbours(self):
         """Others on the card, who must not notice anything."""
 
+    def missed(self, wanted):
+        """Queue errors that nothing has provoked yet; in a short run they need not all come."""
+        if wanted < 20000:
+            return []
+        return [abi.name_of("SVIO_QERR_", code) for code in range(1, abi.SVIO_QERR_COUNT)
+                if code not in self.errors and code != abi.SVIO_QERR_OFFLOAD]
+
     def test_random(self):
         wanted = int(COUNT * self.share)
         print(f"{self.id()}: SVIO_SEED={SEED}, {wanted} descriptors and register writes", flush=True)
         self.driver.vectors()
         batches = 0
         with flood(self.wire, self.mac, (60, 60, 300, 1514, 5000), drains=True) as sender:
-            while self.written < wanted:
+            # On a busy host the cores see fewer of them, and the rarest errors come later.
+            while self.written < wanted or (self.missed(wanted) and self.written < 5 * wanted):
                 self.batch()
                 batches += 1
                 answer = self.machine.qmp.command("query-status")
@@ -226,10 +234,7 @@ class Hostile(DeviceCase):
         # The cores have really looked at them, in both directions.
         self.assertGreater(vif["send"]["posted"], batches)
         self.assertGreater(vif["receive"]["posted"], batches // 4)
-        if wanted >= 20000:
-            missed = [abi.name_of("SVIO_QERR_", code) for code in range(1, abi.SVIO_QERR_COUNT)
-                      if code not in self.errors and code != abi.SVIO_QERR_OFFLOAD]
-            self.assertEqual(missed, [], "errors that no descriptor has provoked")
+        self.assertEqual(self.missed(wanted), [], "errors that no descriptor has provoked")
         self.well_behaved()
 
     def well_behaved(self):
