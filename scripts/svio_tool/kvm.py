@@ -45,7 +45,8 @@ def works():
     except SvioError:
         return False, "not probed yet, there is no kernel to boot"
     works_here, why = _probe(image)
-    temporary = CACHE.with_suffix(".new")
+    # A name of our own: two test runners may probe at the same time.
+    temporary = CACHE.with_suffix(f".{os.getpid()}.new")
     temporary.write_text(json.dumps({"key": _key(), "works": works_here, "why": why}) + "\n")
     temporary.replace(CACHE)
     return works_here, why
