@@ -2,81 +2,18 @@
 #include "control_socket.hpp"
 
 #include <cerrno>
-#include <cstring>
-#include <stdexcept>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <system_error>
 #include <unistd.h>
 
 namespace svio {
 
-namespace {
-
-std::string errno_text() {
-    return std::generic_category().message(errno);
-}
-
-[[noreturn]] void refuse(const std::string &path, const std::string &why) {
-    throw std::runtime_error("cannot listen on the management socket " + path + ": " + why);
-}
-
-bool listens(const sockaddr_un &address) {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    // A listener whose queue is full says EAGAIN: it lives.
-    bool alive =
-        fd >= 0 &&
-        (connect(fd, reinterpret_cast<const sockaddr *>(&address), sizeof(address)) == 0 || errno == EAGAIN);
-    if (fd >= 0)
-        close(fd);
-    return alive;
-}
-
-} // namespace
-
 ControlSocket::ControlSocket(const std::string &path, Refusals refusals)
-    : path_(path), refusals_(std::move(refusals)) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.empty() || path.size() >= sizeof(address.sun_path))
-        refuse(path, "its path must have 1 to " + std::to_string(sizeof(address.sun_path) - 1) + " bytes");
-    std::memcpy(address.sun_path, path.data(), path.size());
-    struct stat status;
-    if (lstat(path.c_str(), &status) == 0) {
-        if (!S_ISSOCK(status.st_mode))
-            refuse(path, "there is something else");
-        if (listens(address))
-            refuse(path, "another process listens there");
-        unlink(path.c_str()); // left behind by a process that was killed
-    }
-    listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    // Before bind(), which gives the file the mode of the socket: nobody else can connect for a moment, and
-    // the process's umask, which other threads share, is let alone.
-    if (listener_ < 0 || fchmod(listener_, 0600) < 0 ||
-        bind(listener_, reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0 ||
-        chmod(path.c_str(), 0600) < 0 || lstat(path.c_str(), &status) < 0 ||
-        listen(listener_, connections_max) < 0) {
-        std::string why = errno_text();
-        if (listener_ >= 0)
-            close(listener_);
-        refuse(path, why);
-    }
-    device_ = status.st_dev;
-    inode_ = status.st_ino;
-}
+    : refusals_(std::move(refusals)),
+      listener_(path, SOCK_STREAM, connections_max, "cannot listen on the management socket " + path) {}
 
 ControlSocket::~ControlSocket() {
     for (Connection &connection : connections_)
         close(connection.fd);
-    remove_file();
-    close(listener_);
-}
-
-void ControlSocket::remove_file() const {
-    struct stat status;
-    if (lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_)
-        unlink(path_.c_str());
 }
 
 bool ControlSocket::step(const Answer &answer) {
@@ -100,7 +37,7 @@ bool ControlSocket::step(const Answer &answer) {
 }
 
 bool ControlSocket::accept_one() {
-    int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
         no_descriptor_ = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
         return false;
@@ -175,7 +112,7 @@ bool ControlSocket::write_some(Connection &connection) {
 int ControlSocket::watch(std::vector<pollfd> &descriptors) const {
     // Without a descriptor for it, a waiting connection would wake us at once, over and over.
     if (!no_descriptor_)
-        descriptors.push_back({listener_, POLLIN, 0});
+        descriptors.push_back({listener_.fd(), POLLIN, 0});
     for (const Connection &connection : connections_)
         descriptors.push_back(
             {connection.fd, static_cast<short>(connection.out.empty() ? POLLIN : POLLOUT), 0});

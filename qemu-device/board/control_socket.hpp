@@ -3,13 +3,14 @@
 /// all that a peer can make it keep: connections, the length of a line, answers that nobody reads.
 #pragma once
 
+#include "listening_socket.hpp"
+
 #include <cstddef>
 #include <functional>
 #include <list>
 #include <poll.h>
 #include <string>
 #include <string_view>
-#include <sys/types.h>
 #include <vector>
 
 namespace svio {
@@ -39,7 +40,7 @@ class ControlSocket {
     int watch(std::vector<pollfd> &descriptors) const;
     size_t connections() const { return connections_.size(); }
     /// The path, if it is still this socket's.
-    void remove_file() const;
+    void remove_file() const { listener_.remove_file(); }
 
   private:
     struct Connection {
@@ -54,12 +55,9 @@ class ControlSocket {
     bool read_some(Connection &connection);
     bool write_some(Connection &connection);
 
-    const std::string path_;
     const Refusals refusals_;
-    int listener_ = -1;
-    bool no_descriptor_ = false; ///< the process has none left for another connection
-    dev_t device_ = 0;
-    ino_t inode_ = 0;
+    const ListeningSocket listener_;
+    bool no_descriptor_ = false;        ///< the process has none left for another connection
     std::list<Connection> connections_; ///< the next to be served first
 };
 

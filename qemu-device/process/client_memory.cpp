@@ -13,20 +13,6 @@
 
 namespace svio {
 
-Descriptor &Descriptor::operator=(Descriptor &&other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-}
-
-Descriptor::~Descriptor() {
-    if (fd_ >= 0)
-        close(fd_);
-}
-
-int Descriptor::release() {
-    return std::exchange(fd_, -1);
-}
-
 /// A region in our address space.
 class ClientMemory::Mapping {
   public:

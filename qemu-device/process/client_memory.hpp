@@ -2,6 +2,7 @@
 /// Memory of a guest in another process, as files that it has shared with us.
 #pragma once
 
+#include "descriptor.hpp"
 #include "host.hpp"
 
 #include <cstdint>
@@ -11,20 +12,6 @@
 #include <vector>
 
 namespace svio {
-
-/// A descriptor that is closed in the end.
-class Descriptor {
-  public:
-    explicit Descriptor(int fd = -1) : fd_(fd) {}
-    Descriptor(Descriptor &&other) noexcept : fd_(other.release()) {}
-    Descriptor &operator=(Descriptor &&other) noexcept;
-    ~Descriptor();
-    int get() const { return fd_; }
-    int release();
-
-  private:
-    int fd_;
-};
 
 /// Where a region lies, and in which file from which byte on.
 struct RegionConfig {

@@ -4,13 +4,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
 #include <glib-unix.h>
-#include <stdexcept>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 #include <syslog.h>
 #include <system_error>
 #include <unistd.h>
@@ -22,27 +18,8 @@ namespace {
 constexpr size_t packet_max = sizeof(svio_attach_header) + sizeof(svio_attach_memory) +
                               SVIO_ATTACH_REGIONS_MAX * sizeof(svio_attach_region);
 
-[[noreturn]] void refuse(const std::string &path, const std::string &why) {
-    throw std::runtime_error("the socket " + path + " cannot be made: " + why);
-}
-
 std::string errno_text() {
     return std::generic_category().message(errno);
-}
-
-sockaddr_un address_of(const std::string &path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.empty() || path.size() >= sizeof(address.sun_path))
-        refuse(path, "its path must have 1 to " + std::to_string(sizeof(address.sun_path) - 1) + " bytes");
-    memcpy(address.sun_path, path.data(), path.size());
-    return address;
-}
-
-bool listens(const sockaddr_un &address) {
-    Descriptor probe(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    return connect(probe.get(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) == 0 ||
-           errno == EAGAIN || errno == EPROTOTYPE;
 }
 
 /// All that came with a packet, so that none stays open.
@@ -82,27 +59,10 @@ void log_line(int priority, const std::string &text) {
 // ---- the listener ----
 
 AttachServer::AttachServer(const std::string &path, Attachments &all, size_t connections_max)
-    : all_(all), path_(path), connections_max_(connections_max) {
-    sockaddr_un address = address_of(path);
-    struct stat status;
-    if (lstat(path.c_str(), &status) == 0) {
-        if (!S_ISSOCK(status.st_mode))
-            refuse(path, "there is something else");
-        if (listens(address))
-            refuse(path, "another process listens there");
-        unlink(path.c_str()); // left behind by a process that was killed
-    }
-    listener_ = Descriptor(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    // Before bind(), which gives the file the mode of the socket.
-    if (listener_.get() < 0 || fchmod(listener_.get(), 0600) < 0 ||
-        bind(listener_.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0 ||
-        chmod(path.c_str(), 0600) < 0 || lstat(path.c_str(), &status) < 0 ||
-        listen(listener_.get(), SOMAXCONN) < 0)
-        refuse(path, errno_text());
-    device_ = status.st_dev;
-    inode_ = status.st_ino;
+    : all_(all), connections_max_(connections_max),
+      listener_(path, SOCK_SEQPACKET, SOMAXCONN, "the socket " + path + " cannot be made") {
     source_ = g_unix_fd_add(
-        listener_.get(), G_IO_IN,
+        listener_.fd(), G_IO_IN,
         [](gint, GIOCondition, gpointer self) -> gboolean {
             static_cast<AttachServer *>(self)->accept_one();
             return G_SOURCE_CONTINUE;
@@ -113,13 +73,10 @@ AttachServer::AttachServer(const std::string &path, Attachments &all, size_t con
 AttachServer::~AttachServer() {
     g_source_remove(source_);
     connections_.clear();
-    struct stat status;
-    if (lstat(path_.c_str(), &status) == 0 && status.st_dev == device_ && status.st_ino == inode_)
-        unlink(path_.c_str());
 }
 
 void AttachServer::accept_one() {
-    Descriptor peer(accept4(listener_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    Descriptor peer(accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (peer.get() < 0) {
         if (errno == EMFILE || errno == ENFILE)
             g_usleep(10000); // it stays in the queue: do not spin

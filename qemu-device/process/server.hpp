@@ -3,12 +3,12 @@
 #pragma once
 
 #include "attach.hpp"
+#include "listening_socket.hpp"
 
 #include <glib.h>
 #include <list>
 #include <memory>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
 namespace svio {
@@ -53,11 +53,8 @@ class AttachServer {
     void end(Connection &connection);
 
     Attachments &all_;
-    const std::string path_;
     const size_t connections_max_;
-    Descriptor listener_;
-    dev_t device_ = 0;
-    ino_t inode_ = 0;
+    const ListeningSocket listener_;
     guint source_ = 0;
     size_t refused_ = 0; // since the last one that was taken
     std::list<std::unique_ptr<Connection>> connections_;

@@ -510,6 +510,10 @@ class TestStart(ProcessTest):
             self.assertEqual(stat.S_IMODE(os.lstat(path).st_mode), 0o600)
         self.assertIn("another process listens there", self.refused("--socket", board.socket))
         self.assertIn("another process listens there", self.refused("--socket", board.mgmt))
+        # Nor does management take the place of a socket of the other kind.
+        other = Path(self.folder) / "other"
+        self.assertIn("another process listens there", self.refused("--socket", other, "--mgmt", board.socket))
+        self.check_way(self.running(0), self.running(1))
         self.assertEqual(board.end(), 0)
         self.assertEqual(sorted(os.listdir(self.folder)), ["log"])
 
