@@ -2,7 +2,6 @@
 #include "board_c.h"
 
 #include "board.hpp"
-#include "echo_port.hpp"
 #include "management_core.hpp"
 #include "native_port.hpp"
 #include "state.hpp"
@@ -245,17 +244,10 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
         auto self = std::make_unique<SvioBoard>(*host);
         std::unique_ptr<Port> port;
         Clock &clock = config->virtual_time ? static_cast<Clock &>(self->virtual_clock) : self->clock;
-        if (config->port && EchoPort::named(config->port)) {
+        if (config->port) {
             std::string sentence;
-            port = EchoPort::open(config->port, clock, config->virtual_time ? config->message_cost_ns : 0,
-                                  sentence);
-            if (!port) {
-                *error = strdup(sentence.c_str());
-                return nullptr;
-            }
-        } else if (config->port) {
-            std::string sentence;
-            port = open_native_port(config->port, sentence, config->incoming);
+            port = open_native_port(config->port, sentence, config->incoming, &clock,
+                                    config->virtual_time ? config->message_cost_ns : 0);
             if (!port) {
                 *error = strdup(sentence.c_str());
                 return nullptr;

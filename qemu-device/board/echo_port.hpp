@@ -4,7 +4,7 @@
 
 #include "host.hpp"
 
-#include "../../scripts/wire-peer/frame.hpp"
+#include "responder.hpp"
 
 #include <deque>
 #include <mutex>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "native_port.hpp"
 
+#include "echo_port.hpp"
+
 #include "svio_abi.h"
 
 #include <array>
@@ -42,7 +44,11 @@ bool would_block(int error) {
 
 } // namespace
 
-std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error, bool incoming) {
+std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error, bool incoming,
+                                       Clock *clock, uint64_t echo_ns) {
+    static MonotonicClock host_clock;
+    if (EchoPort::named(spec))
+        return EchoPort::open(spec, clock ? *clock : host_clock, echo_ns, error);
     size_t colon = spec.find(':');
     std::string kind = spec.substr(0, colon);
     std::string rest = colon == std::string::npos ? "" : spec.substr(colon + 1);

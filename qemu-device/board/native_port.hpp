@@ -16,9 +16,11 @@
 
 namespace svio {
 
-/// Parses "dgram:LOCAL,REMOTE" or "tap:IFNAME" and opens it. On failure null, and one sentence in `error`.
+/// Parses "dgram:LOCAL,REMOTE", "tap:IFNAME" or "echo[:IPV4]" and opens it. On failure null, and one sentence
+/// in `error`. An answer of echo is there `echo_ns` of `clock` (null: the host's) after its request.
 /// `incoming`: the machine still runs in another process, whose wire is left alone until Port::activate().
-std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error, bool incoming = false);
+std::unique_ptr<Port> open_native_port(const std::string &spec, std::string &error, bool incoming = false,
+                                       Clock *clock = nullptr, uint64_t echo_ns = 0);
 
 /// Frames read from a descriptor in batches.
 class NativePort : public Port {

@@ -26,7 +26,8 @@ void add_options(CLI::App &app, Options &options) {
     app.add_option("--socket", options.socket, "path of the socket that machines attach to")->required();
     app.add_option("--mgmt", options.mgmt, "path of the management's socket, for svioctl");
     app.add_option("--port", options.port,
-                   "the wire: none (machines reach each other alone), dgram:LOCAL,REMOTE or tap:IFNAME")
+                   "the wire: none (machines reach each other alone), dgram:LOCAL,REMOTE, tap:IFNAME or "
+                   "echo[:IPV4] (a peer inside)")
         ->capture_default_str();
     app.add_option("--cores", options.config.board.cores, "on-board cores")
         ->check(CLI::Range(1, SVIO_MAX_CORES))

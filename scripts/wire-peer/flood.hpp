@@ -2,7 +2,7 @@
 // A stream of datagrams that the peer sends unasked.
 #pragma once
 
-#include "frame.hpp"
+#include "responder.hpp"
 
 #include <vector>
 

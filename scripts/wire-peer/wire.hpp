@@ -3,7 +3,7 @@
 #pragma once
 
 #include "flood.hpp"
-#include "frame.hpp"
+#include "responder.hpp"
 
 #include <deque>
 #include <memory>

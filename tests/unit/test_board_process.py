@@ -16,7 +16,7 @@ from pathlib import Path
 import attach_client
 from attach_client import OK, PAGE, PATIENCE, RAM, REQUEST, Connection, CutOff, Machine, Memory, abi, paths
 from machine import wait_for
-from wires import PEER, DgramWire, frame
+from wires import PEER, DgramWire, arp_request, frame
 
 PROGRAM = Path("qemu-device/process/svio-board")
 SVIOCTL = paths.BUILD / "hv-interface" / "svioctl"
@@ -152,6 +152,19 @@ class TestMessages(ProcessTest):
             data = frame(size, seed, to=mac_bytes(MACS[0]))
             wire.send(data)
             self.assertEqual(machine.driver.expect(), data)
+
+    def test_echo(self):
+        """The peer inside of the process, as port=echo of svio-nic."""
+        self.start("--port", "echo")
+        machine = self.running()
+        own, mac = (10, 0, 2, 15), mac_bytes(MACS[0])
+        request = arp_request(mac, own, (10, 0, 2, 2))
+        machine.driver.transmit(request)
+        answer = machine.driver.expect()
+        self.assertEqual(answer[:6], mac)
+        self.assertEqual(answer[12:20], request[12:20])
+        self.assertEqual(answer[20:], b"\0\x02" + answer[6:12] + bytes((10, 0, 2, 2)) + mac + bytes(own)
+                         + request[42:])
 
     def test_no_wire(self):
         self.start()

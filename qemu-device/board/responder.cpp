@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "frame.hpp"
+#include "responder.hpp"
 
 #include <algorithm>
 #include <cstring>

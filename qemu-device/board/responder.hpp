@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What the peer makes of one Ethernet frame. No sockets here, only bytes.
+// What a peer (svio-wire-peer, and port=echo) makes of one Ethernet frame. No sockets here, only bytes.
 #pragma once
 
 #include <array>
