@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What PF and VF have in common: BARs, MSI-X, configuration space, resets. SPEC.md chapters 2 to 4. */
 #include "svio_nic.h"
+#include "svio_pci.h"
 
 #include "hw/pci/msix.h"
 #include "hw/pci/pcie.h"
@@ -153,19 +154,8 @@ bool svio_function_add(SvioFunction *function, SvioNic *nic, unsigned slot, Erro
 bool svio_function_init_pci(SvioFunction *function, Error **errp) {
     PCIDevice *pci = PCI_DEVICE(function);
 
-    if (msix_init(pci, SVIO_VECTORS, &function->msix, SVIO_BAR_MSIX, SVIO_MSIX_TABLE_OFFSET, &function->msix,
-                  SVIO_BAR_MSIX, SVIO_MSIX_PBA_OFFSET, 0, errp)) {
+    if (!svio_pci_init(pci, &function->msix, "svio-nic", errp)) {
         return false;
-    }
-    for (int v = 0; v < SVIO_VECTORS; v++) {
-        msix_vector_use(pci, v);
-    }
-    if (pci_is_express(pci)) {
-        if (pcie_endpoint_cap_init(pci, 0) < 0) {
-            error_setg(errp, "svio-nic: no room for the PCI Express capability");
-            return false;
-        }
-        pcie_cap_flr_init(pci);
     }
     svio_dma_start(function);
     svio_bell_start(function);
@@ -178,10 +168,7 @@ void svio_function_exit(SvioFunction *function) {
     svio_bell_stop(function);
     svio_dma_stop(function);
     svio_irqfd_update(function, false);
-    msix_uninit(pci, &function->msix, &function->msix);
-    if (pci->exp.exp_cap) {
-        pcie_cap_exit(pci);
-    }
+    svio_pci_exit(pci, &function->msix);
     function->nic = NULL;
 }
 

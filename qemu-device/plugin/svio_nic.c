@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* svio-nic: the device and its physical function; properties, birth and death, stop and continue. */
 #include "svio_nic.h"
+#include "svio_pci.h"
 #include "svio_vif.h"
 
 #include "exec/replay-core.h"
-#include "hw/pci/pci_bus.h"
 #include "hw/qdev-properties.h"
 #include "net/net.h"
 #include "qapi/error.h"
@@ -217,19 +217,6 @@ static void svio_exit(PCIDevice *pci) {
     svio_end(nic);
 }
 
-/* The bus decides whether this is a PCI Express device, before the generic code lays configuration space out.
- */
-static DeviceRealize svio_parent_realize;
-
-static void svio_dc_realize(DeviceState *dev, Error **errp) {
-    PCIDevice *pci = PCI_DEVICE(dev);
-
-    if (pci_bus_is_express(pci_get_bus(pci))) {
-        pci->cap_present |= QEMU_PCI_CAP_EXPRESS;
-    }
-    svio_parent_realize(dev, errp);
-}
-
 static const Property svio_properties[] = {
     DEFINE_NIC_PROPERTIES(SvioNic, conf),
     DEFINE_PROP_UINT32("cores", SvioNic, cores, 1),
@@ -258,7 +245,7 @@ static void svio_class_init(ObjectClass *klass, void *data) {
     pc->exit = svio_exit;
     pc->device_id = SVIO_PCI_DEVICE_PF;
     dc->desc = "SV-IO self-virtualizing NIC";
-    device_class_set_parent_realize(dc, svio_dc_realize, &svio_parent_realize);
+    svio_pci_express_class_init(dc);
     device_class_set_props(dc, svio_properties);
     svio_qom_class_init(klass);
     svio_migration_class_init(dc);

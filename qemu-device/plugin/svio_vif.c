@@ -34,6 +34,7 @@
 #include "system/system.h"
 
 #include "svio_attach.h"
+#include "svio_pci.h"
 #include "svio_vif.h"
 
 #include <sys/socket.h>
@@ -346,6 +347,13 @@ static void svio_vif_readable(void *opaque) {
     }
 }
 
+/* Into a field that is zero, cut to its size. */
+static void svio_vif_text(uint8_t *field, size_t size, const char *text) {
+    if (text) {
+        memcpy(field, text, MIN(strlen(text), size));
+    }
+}
+
 /* The handshake; the name of what went wrong, or NULL. */
 static const char *svio_vif_greet(SvioVif *vif, int *status) {
     struct svio_attach_hello hello = {.version = SVIO_ATTACH_VERSION};
@@ -360,11 +368,8 @@ static const char *svio_vif_greet(SvioVif *vif, int *status) {
         bells[n] = event_notifier_get_fd(&vif->bells[n]);
     }
     memcpy(wanted.mac, vif->mac.a, sizeof(wanted.mac));
-    memcpy(wanted.name, vif->name ? vif->name : "",
-           MIN(strlen(vif->name ? vif->name : ""), sizeof(wanted.name)));
-    if (qemu_name) {
-        memcpy(wanted.machine, qemu_name, MIN(strlen(qemu_name), sizeof(wanted.machine)));
-    }
+    svio_vif_text(wanted.name, sizeof(wanted.name), vif->name);
+    svio_vif_text(wanted.machine, sizeof(wanted.machine), qemu_name);
     *status = svio_vif_ask(vif, SVIO_ATTACH_HELLO, &hello, sizeof(hello), NULL, 0, &hello, sizeof(hello));
     if (*status != SVIO_ST_OK || hello.version != SVIO_ATTACH_VERSION || hello.vectors != SVIO_VECTORS) {
         return "the version of the protocol";
@@ -651,22 +656,7 @@ static bool svio_vif_init_pci(SvioVif *vif, Error **errp) {
     memory_region_init(&vif->msix, OBJECT(vif), "svio-msix", SVIO_BAR_MSIX_SIZE);
     pci_register_bar(pci, SVIO_BAR_REGS, type, &vif->registers);
     pci_register_bar(pci, SVIO_BAR_MSIX, type, &vif->msix);
-    if (msix_init(pci, SVIO_VECTORS, &vif->msix, SVIO_BAR_MSIX, SVIO_MSIX_TABLE_OFFSET, &vif->msix,
-                  SVIO_BAR_MSIX, SVIO_MSIX_PBA_OFFSET, 0, errp)) {
-        return false;
-    }
-    for (int n = 0; n < SVIO_VECTORS; n++) {
-        msix_vector_use(pci, n);
-    }
-    if (pci_is_express(pci)) {
-        if (pcie_endpoint_cap_init(pci, 0) < 0) {
-            error_setg(errp, "svio-vif: no room for the PCI Express capability");
-            msix_uninit(pci, &vif->msix, &vif->msix);
-            return false;
-        }
-        pcie_cap_flr_init(pci);
-    }
-    return true;
+    return svio_pci_init(pci, &vif->msix, TYPE_SVIO_VIF, errp);
 }
 
 static void svio_vif_end(SvioVif *vif) {
@@ -680,6 +670,7 @@ static void svio_vif_end(SvioVif *vif) {
     g_array_free(vif->regions, TRUE);
     g_array_free(vif->building, TRUE);
     migrate_del_blocker(&vif->migration_blocker);
+    svio_pci_exit(PCI_DEVICE(vif), &vif->msix);
 }
 
 static void svio_vif_realize(PCIDevice *pci, Error **errp) {
@@ -728,21 +719,6 @@ static void svio_vif_exit(PCIDevice *pci) {
     vif->retry = NULL;
     svio_vif_bells_by_kvm(vif, false);
     svio_vif_end(vif);
-    msix_uninit(pci, &vif->msix, &vif->msix);
-    if (pci->exp.exp_cap) {
-        pcie_cap_exit(pci);
-    }
-}
-
-static DeviceRealize svio_vif_parent_realize;
-
-static void svio_vif_dc_realize(DeviceState *dev, Error **errp) {
-    PCIDevice *pci = PCI_DEVICE(dev);
-
-    if (pci_bus_is_express(pci_get_bus(pci))) {
-        pci->cap_present |= QEMU_PCI_CAP_EXPRESS;
-    }
-    svio_vif_parent_realize(dev, errp);
 }
 
 static const Property svio_vif_properties[] = {
@@ -768,7 +744,7 @@ static void svio_vif_class_init(ObjectClass *klass, void *data) {
     rc->phases.hold = svio_vif_reset_hold;
     dc->desc = "VIF of a board that several machines share";
     set_bit(DEVICE_CATEGORY_NETWORK, dc->categories);
-    device_class_set_parent_realize(dc, svio_vif_dc_realize, &svio_vif_parent_realize);
+    svio_pci_express_class_init(dc);
     device_class_set_props(dc, svio_vif_properties);
 }
 
