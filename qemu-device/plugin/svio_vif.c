@@ -81,7 +81,8 @@ struct SvioVif {
     EventNotifier bells[2 * SVIO_MAX_QUEUE_PAIRS];
     bool bells_by_kvm;
 
-    int fd; /* -1: the board is away */
+    int fd;        /* -1: the board is away */
+    bool attached; /* it has taken us; what it says before that is an attempt */
     uint32_t tag;
     SvioKnown known;
     QEMUTimer *retry;
@@ -413,7 +414,8 @@ static bool svio_vif_attach(SvioVif *vif, Error **errp) {
         vif->known.identity[offset / 4] = svio_vif_get(vif, offset);
     }
     vif->dma = false;
-    return vif->fd >= 0;
+    vif->attached = vif->fd >= 0;
+    return vif->attached;
 }
 
 static void svio_vif_update_dma(SvioVif *vif) {
@@ -426,7 +428,8 @@ static void svio_vif_update_dma(SvioVif *vif) {
     }
 }
 
-/* The board is away: the link is down. In the middle of realize() there is nobody yet to tell. */
+/* The board is away: the link is down. Of an attempt that fails the guest knows nothing, nor need people be
+ * told five times a second. */
 static void svio_vif_lost(SvioVif *vif, const char *why) {
     if (vif->fd < 0) {
         return;
@@ -434,9 +437,10 @@ static void svio_vif_lost(SvioVif *vif, const char *why) {
     qemu_set_fd_handler(vif->fd, NULL, NULL, NULL);
     close(vif->fd);
     vif->fd = -1;
-    if (!vif->retry) {
+    if (!vif->attached) {
         return;
     }
+    vif->attached = false;
     warn_report("svio-vif: the board at %s is away (%s): the link is down until it is back", vif->board, why);
     vif->known.events |= SVIO_EVENT_LINK;
     svio_vif_raise_event(vif);
@@ -716,7 +720,6 @@ static void svio_vif_exit(PCIDevice *pci) {
 
     qemu_del_vm_change_state_handler(vif->vm_state);
     timer_free(vif->retry);
-    vif->retry = NULL;
     svio_vif_bells_by_kvm(vif, false);
     svio_vif_end(vif);
 }

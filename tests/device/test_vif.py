@@ -2,6 +2,7 @@
 """svio-vif: functions of several QEMUs whose VIFs live on one svio-board (SPEC.md chapter 15)."""
 import json
 import os
+import socket
 import subprocess
 import unittest
 from pathlib import Path
@@ -252,6 +253,25 @@ class Life(VifCase):
             driver.bring_up()
         self.check_way(one, two)
         self.check_way(two, one)
+
+    def test_board_that_turns_us_away(self):
+        """Whoever listens there and takes nobody is tried again and again, and spoken of once."""
+        one = self.running(0)
+        self.board.kill()
+        os.unlink(self.board.socket)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(self.board.socket)
+            listener.listen()
+            listener.settimeout(PATIENCE)
+            for _ in range(4):
+                listener.accept()[0].close()
+        self.assertEqual(one.read(abi.SVIO_REG_MAGIC), abi.SVIO_MAGIC)
+        self.assertEqual(one.machine.said().count("is away"), 1)
+        os.unlink(self.board.socket)
+        self.start_board()
+        one.wait(lambda: one.status & abi.SVIO_STATUS_LINK_UP, "the link")
+        one.bring_up()
+        self.check_way(one, self.running(1))
 
     def test_migration_is_blocked(self):
         driver = self.attach(0)
