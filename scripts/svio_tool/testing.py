@@ -148,7 +148,7 @@ def _google_tests(tally, prefix, binary):
         command.append("--gtest_filter=" + (":".join(names) if tally.pattern else "-Long*"))
     LOG.mkdir(parents=True, exist_ok=True)
     reader = _GoogleReader(tally, prefix)
-    return Followed(command, reader.line, LOG / f"{prefix}.log", _sanitizer_environment()), reader, len(names)
+    return Followed(command, reader.line, LOG / f"{prefix}.log", sanitizer_environment()), reader, len(names)
 
 
 def _google_names(binary, prefix, tally):
@@ -163,7 +163,7 @@ def _google_names(binary, prefix, tally):
     return [name for name in names if tally.wanted(f"{prefix}/{name}") and ".DISABLED_" not in name]
 
 
-def _sanitizer_environment():
+def sanitizer_environment():
     return {**os.environ, "TSAN_OPTIONS": "halt_on_error=0 second_deadlock_stack=1 exitcode=66",
             "ASAN_OPTIONS": "detect_leaks=1 detect_stack_use_after_return=1",
             "UBSAN_OPTIONS": "print_stacktrace=1"}

@@ -221,7 +221,7 @@ class Vm:
                 self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=errors,
                                                 stderr=errors, start_new_session=True,
                                                 pass_fds=(self._lock.fileno(),) if self.detached else (),
-                                                preexec_fn=None if self.detached else _end_with_us())
+                                                preexec_fn=None if self.detached else end_with_us())
             except FileNotFoundError:
                 raise SvioError(f"{QEMU} is not installed: run scripts/svio setup.") from None
 
@@ -368,8 +368,9 @@ def read_stats(monitor, device="svio0"):
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _end_with_us():
-    """In the main thread only: Linux watches the thread that started QEMU, not its process."""
+def end_with_us():
+    """For preexec_fn: SIGTERM when we die. In the main thread only: Linux watches the thread that started the
+    process, not ours."""
     if threading.current_thread() is threading.main_thread():
         return lambda: LIBC.prctl(1, signal.SIGTERM)
     return None

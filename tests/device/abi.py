@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The contract as Python: constants, macros and structures of svio_abi.h, read from the header itself.
+"""The contract as Python: constants, macros and structures of svio_abi.h and svio_attach.h, read from
+the headers themselves.
 
 `abi.SVIO_REG_STATUS` is a number, `abi.SVIO_QUEUE_REG(0, 1, 4)` a call, `abi.svio_entry` a Struct. What the
 header asserts about sizes and offsets is checked against what was understood here.
@@ -7,7 +8,7 @@ header asserts about sizes and offsets is checked against what was understood he
 import re
 import struct
 
-from svio_tool.paths import ABI_HEADER
+from svio_tool.paths import ABI_HEADER, ATTACH_HEADER
 
 _SCALARS = {"__u8": "B", "__le16": "H", "__le32": "I", "__le64": "Q"}
 
@@ -83,7 +84,7 @@ def _structs(text, known):
 
 
 def _load():
-    text = _without_comments(ABI_HEADER.read_text())
+    text = _without_comments(ABI_HEADER.read_text() + ATTACH_HEADER.read_text())
     known = {"__builtins__": {}}
     _macros(text, known)
     _structs(text, known)

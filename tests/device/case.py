@@ -96,6 +96,16 @@ class DeviceCase(unittest.TestCase):
         self.check_out(frame(size, seed, to=PEER, source=MAC), driver=driver)
         self.check_in(frame(size, seed + 1), driver=driver)
 
+    def check_full_ring(self):
+        """64 messages are posted before the one bell that announces them."""
+        data = [frame(100 + n, n, to=PEER, source=MAC) for n in range(64)]
+        for one in data:
+            self.driver.send.send(one, bell=False)
+        self.driver.send.bell()
+        for one in data:
+            self.assert_frame(self.wire.receive(), one)
+        self.driver.send.wait_done()
+
     def settle(self):
         """Takes whatever a flood has left in sockets and rings, in both directions."""
         mark = frame(333, 4711, kind=0x88b6)

@@ -1,56 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """svio-vif: functions of several QEMUs whose VIFs live on one svio-board (SPEC.md chapter 15)."""
-import json
 import os
 import socket
-import subprocess
 import unittest
-from pathlib import Path
 
 import abi
 from case import DeviceCase
 from driver import Driver
 from machine import RAM, Function, run_to_end, wait_for
-from svio_tool import paths
+from svio_tool.board_process import PATIENCE, BoardProcess
 from svio_tool.qmp import QmpError
 from wires import frame
 
-PROGRAM = paths.BUILD / "qemu-device/process/svio-board"
-SVIOCTL = paths.BUILD / "hv-interface/svioctl"
 SHARED = ("-object", f"memory-backend-memfd,id=ram,size={RAM >> 20}M,share=on", "-machine",
           "memory-backend=ram")
 MACS = [bytes.fromhex(f"52540051010{n}") for n in range(1, 5)]
-PATIENCE = 60
 IDENTITY = (abi.SVIO_REG_VIF_ID_LO, abi.SVIO_REG_QUEUE_PAIRS, abi.SVIO_REG_MAC_LO, abi.SVIO_REG_MAC_HI)
 PCIHP, SELECT, EJECT = 0x0cc0, 0x10, 0x08  # ACPI PCI hot-plug registers of q35
-
-
-class Board:
-    def __init__(self, folder):
-        self.socket, self.mgmt, log = (f"{folder}/{name}" for name in ("board", "mgmt", "log"))
-        with open(log, "wb") as file:
-            self.process = subprocess.Popen([PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt],
-                                            stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        wait_for(lambda: "ready:" in Path(log).read_text(), "svio-board is ready", alive=self.alive)
-
-    def alive(self):
-        assert self.process.poll() is None, "svio-board has ended"
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def ctl(self, *words):
-        return json.loads(subprocess.run([SVIOCTL, "--socket", self.mgmt, "--json", *map(str, words)],
-                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True,
-                                         timeout=PATIENCE).stdout)
-
-    def vifs(self):
-        """{slot: VIF} of machines."""
-        return {vif["slot"]: vif for vif in self.ctl("vif", "list")["vifs"] if vif.get("slot")}
-
-    def counters(self, slot):
-        return self.ctl("vif", "stats", slot)["counters"]
 
 
 class VifCase(DeviceCase):
@@ -59,7 +25,7 @@ class VifCase(DeviceCase):
         self.start_board()
 
     def start_board(self):
-        self.board = Board(self.folder)
+        self.board = BoardProcess(self.folder)
         self.addCleanup(self.board.kill)
 
     def device(self, number, options=""):
@@ -196,7 +162,7 @@ class Life(VifCase):
             one.transmit(frame(64, to=MACS[1], source=MACS[0]))
             self.assertEqual(two.snapshot(), before)
             machine.qmp.command("device_add", {
-                "driver": "svio-vif", "id": "svio0", "bus": "rp0", "board": self.board.socket,
+                "driver": "svio-vif", "id": "svio0", "bus": "rp0", "board": str(self.board.socket),
                 "mac": ":".join(f"{byte:02x}" for byte in MACS[1])})
 
     def test_memory_hotplug(self):
@@ -260,7 +226,7 @@ class Life(VifCase):
         self.board.kill()
         os.unlink(self.board.socket)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind(self.board.socket)
+            listener.bind(str(self.board.socket))
             listener.listen()
             listener.settimeout(PATIENCE)
             for _ in range(4):

@@ -5,10 +5,8 @@ The driver is that of the device tests; what it does over qtest there it does he
 import fcntl
 import mmap
 import os
-import re
 import select
 import socket
-import struct
 import sys
 import threading
 from pathlib import Path
@@ -19,23 +17,20 @@ sys.path[:0] = [str(TESTS.parent / "scripts"), str(TESTS / "device")]
 import abi  # noqa: E402 (the path comes first)
 from driver import Driver  # noqa: E402
 from machine import RAM  # noqa: E402
-from svio_tool import paths  # noqa: E402
 
-HEADER = paths.ABI_HEADER.with_name("svio_attach.h")
 PAGE = mmap.PAGESIZE
 BAR = 1 << 32  # where the driver believes the registers to be
 PATIENCE = 60  # only ends a test that hangs
+OK = abi.SVIO_ST_OK
 
 
-def _constants():
-    found = re.findall(r"^#define (SVIO_ATTACH_\w+) (\d+)\b", HEADER.read_text(), re.M)
-    return {name.removeprefix("SVIO_ATTACH_"): int(value) for name, value in found}
+def request(name):
+    """The number of a request."""
+    return getattr(abi, f"SVIO_ATTACH_{name}")
 
 
-REQUEST = _constants()
-VERSION = REQUEST["VERSION"]
-ANSWER = 1 << 31
-OK = 0
+def header(number, length, tag=7, status=0):
+    return abi.svio_attach_header.pack(request=number, tag=tag, status=status, length=length)
 
 
 class CutOff(Exception):
@@ -92,12 +87,14 @@ class Connection:
     def ask(self, name, payload=b"", fds=()):
         """(status, payload) of the answer."""
         self.tag += 1
-        number = REQUEST[name]
-        self.send(struct.pack("<4I", number, self.tag, 0, len(payload)) + payload, fds)
+        number = request(name)
+        self.send(header(number, len(payload), self.tag) + payload, fds)
         packet = self.receive()
-        request, tag, status, length = struct.unpack_from("<4I", packet)
-        assert (request, tag, length) == (number | ANSWER, self.tag, len(packet) - 16)
-        return status, packet[16:]
+        size = abi.svio_attach_header.size
+        answer = abi.svio_attach_header.unpack(packet[:size])
+        assert (answer["request"], answer["tag"], answer["length"]) == (
+            number | abi.SVIO_ATTACH_ANSWER, self.tag, len(packet) - size)
+        return answer["status"], packet[size:]
 
     def order(self, name, payload=b"", fds=()):
         status, answer = self.ask(name, payload, fds)
@@ -105,34 +102,37 @@ class Connection:
         return answer
 
     def hello(self):
-        version, vectors, features = struct.unpack("<IIQ", self.order(
-            "HELLO", struct.pack("<IIQ", VERSION, 0, 0)))
-        assert (version, vectors, features) == (VERSION, abi.SVIO_VECTORS, 0)
+        hello = abi.svio_attach_hello
+        assert hello.unpack(self.order("HELLO", hello.pack(version=abi.SVIO_ATTACH_VERSION))) == {
+            "version": abi.SVIO_ATTACH_VERSION, "vectors": abi.SVIO_VECTORS, "features": 0}
         return self
 
     def attach(self, name="", mac=None, pairs=1, size=256, machine="a test"):
         """The status; on success `slot` and `id` hold."""
         mac = bytes.fromhex(mac.replace(":", "")) if mac else bytes(6)
-        status, answer = self.ask("ATTACH", struct.pack("<32s6sHII64s", name.encode(), mac, pairs, size, 0,
-                                                        machine.encode()))
+        status, answer = self.ask("ATTACH", abi.svio_attach_vif.pack(
+            name=name.encode(), mac=mac, queue_pairs=pairs, queue_size=size, machine=machine.encode()))
         if status == OK:
-            self.slot, _, self.id = struct.unpack("<IIQ", answer)
+            place = abi.svio_attach_place.unpack(answer)
+            self.slot, self.id = place["slot"], place["id"]
         return status
 
     def share(self, regions):
         """[(address, size, offset, descriptor)]; the status."""
-        payload = struct.pack("<II", len(regions), 0)
-        payload += b"".join(struct.pack("<QQQ", *region[:3]) for region in regions)
+        payload = abi.svio_attach_memory.pack(count=len(regions))
+        payload += b"".join(abi.svio_attach_region.pack(address=address, size=size, offset=offset)
+                            for address, size, offset, _ in regions)
         return self.ask("MEMORY", payload, [region[3] for region in regions])[0]
 
     def count(self, name, count, fds=()):
-        return self.ask(name, struct.pack("<II", count, 0), fds)[0]
+        return self.ask(name, abi.svio_attach_count.pack(count=count), fds)[0]
 
     def read(self, offset):
-        return struct.unpack("<II", self.order("READ", struct.pack("<II", offset, 0)))[1]
+        access = abi.svio_attach_register
+        return access.unpack(self.order("READ", access.pack(offset=offset)))["value"]
 
     def write(self, offset, value):
-        self.order("WRITE", struct.pack("<II", offset, value))
+        self.order("WRITE", abi.svio_attach_register.pack(offset=offset, value=value))
 
 
 class SharedMemory:

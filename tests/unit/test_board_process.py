@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """svio-board as a process: machines (attach_client.py) attach, send, misbehave and die."""
 import fcntl
-import json
 import os
-import signal
 import socket
 import stat
 import struct
@@ -14,71 +12,24 @@ import unittest
 from pathlib import Path
 
 import attach_client
-from attach_client import OK, PAGE, PATIENCE, RAM, REQUEST, Connection, CutOff, Machine, Memory, abi, paths
+from attach_client import OK, PAGE, PATIENCE, RAM, Connection, CutOff, Machine, Memory, abi, request
 from machine import wait_for
+from svio_tool import paths
+from svio_tool.board_process import PROGRAM, BoardProcess
+from svio_tool.testing import sanitizer_environment
 from wires import PEER, DgramWire, arp_request, frame
 
-PROGRAM = Path("qemu-device/process/svio-board")
-SVIOCTL = paths.BUILD / "hv-interface" / "svioctl"
 MACS = [f"02:00:00:00:00:0{n}" for n in range(1, 9)]
 KILLS = 50
-SANITIZERS = {"TSAN_OPTIONS": "halt_on_error=0 second_deadlock_stack=1 exitcode=66",
-              "ASAN_OPTIONS": "detect_leaks=1 detect_stack_use_after_return=1",
-              "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+def head(name, length, status=0):
+    """Of a packet, by the request's name or number."""
+    return attach_client.header(request(name) if isinstance(name, str) else name, length, status=status)
 
 
 def mac_bytes(mac):
     return bytes.fromhex(mac.replace(":", ""))
-
-
-class Board:
-    """The process."""
-
-    def __init__(self, folder, *arguments, build=paths.BUILD):
-        self.folder = Path(folder)
-        self.socket, self.mgmt = self.folder / "board", self.folder / "mgmt"
-        self.log = open(self.folder / "log", "w+", encoding="utf-8")
-        self.process = subprocess.Popen(
-            [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *arguments],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env={**os.environ, **SANITIZERS})
-        try:
-            wait_for(lambda: "ready:" in self.said(), "the board's start", alive=self.alive)
-        except BaseException:
-            self.kill()
-            raise
-
-    def alive(self):
-        if self.process.poll() is not None:
-            raise AssertionError(f"svio-board ended with status {self.process.returncode}: {self.said()}")
-
-    def said(self):
-        return (self.folder / "log").read_text(errors="replace")
-
-    def kill(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.log.close()
-
-    def end(self):
-        """As systemd ends it; its status."""
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(PATIENCE)
-        self.log.close()
-        return status
-
-    def ctl(self, *words):
-        done = subprocess.run([SVIOCTL, "--socket", self.mgmt, "--json", *map(str, words)],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE,
-                              check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    def counters(self, slot):
-        return self.ctl("vif", "stats", slot)["counters"]
-
-    def slots(self):
-        return sorted(vif["slot"] for vif in self.ctl("vif", "list")["vifs"] if vif.get("slot"))
 
 
 class ProcessTest(unittest.TestCase):
@@ -90,7 +41,7 @@ class ProcessTest(unittest.TestCase):
         self.folder = folder.name
 
     def start(self, *arguments):
-        self.board = Board(self.folder, *arguments, build=self.build)
+        self.board = BoardProcess(self.folder, *arguments, build=self.build, env=sanitizer_environment())
         self.addCleanup(self._end, self.board)
         return self.board
 
@@ -271,9 +222,6 @@ class TestMemory(ProcessTest):
 
 
 class TestGarbage(ProcessTest):
-    def header(self, name, length, tag=7, status=0):
-        return struct.pack("<4I", REQUEST.get(name, name), tag, status, length)
-
     def test_cut_off(self):
         self.start()
         bystanders = [self.running(0), self.running(1)]
@@ -282,19 +230,19 @@ class TestGarbage(ProcessTest):
         packets = {
             "no header": (b"\1", ()),
             "half a header": (bytes(15), ()),
-            "short": (self.header("HELLO", 16) + bytes(15), ()),
-            "long": (self.header("HELLO", 16) + bytes(17), ()),
-            "other size": (self.header("HELLO", 8) + bytes(8), ()),
-            "an answer": (self.header(REQUEST["HELLO"] | attach_client.ANSWER, 16) + bytes(16), ()),
-            "a status": (self.header("HELLO", 16, status=1) + bytes(16), ()),
-            "too long": (self.header("HELLO", 65000) + bytes(65000), ()),
-            "a descriptor too many": (self.header("RESET", 0), (fd,)),
-            "none of one": (self.header("SIGNALS", 8) + struct.pack("<II", 1, 0), ()),
-            "no table": (self.header("MEMORY", 4) + bytes(4), ()),
-            "a table of nothing": (self.header("MEMORY", 8) + struct.pack("<II", 1, 0), (fd,)),
-            "a table too long": (self.header("MEMORY", 8) + struct.pack("<II", 1 << 31, 0), ()),
-            "too many descriptors": (self.header("MEMORY", 8) + struct.pack("<II", 65, 0), (fd,) * 65),
-            "payload of none": (self.header("RESET", 4) + bytes(4), ()),
+            "short": (head("HELLO", 16) + bytes(15), ()),
+            "long": (head("HELLO", 16) + bytes(17), ()),
+            "other size": (head("HELLO", 8) + bytes(8), ()),
+            "an answer": (head(request("HELLO") | abi.SVIO_ATTACH_ANSWER, 16) + bytes(16), ()),
+            "a status": (head("HELLO", 16, status=1) + bytes(16), ()),
+            "too long": (head("HELLO", 65000) + bytes(65000), ()),
+            "a descriptor too many": (head("RESET", 0), (fd,)),
+            "none of one": (head("SIGNALS", 8) + struct.pack("<II", 1, 0), ()),
+            "no table": (head("MEMORY", 4) + bytes(4), ()),
+            "a table of nothing": (head("MEMORY", 8) + struct.pack("<II", 1, 0), (fd,)),
+            "a table too long": (head("MEMORY", 8) + struct.pack("<II", 1 << 31, 0), ()),
+            "too many descriptors": (head("MEMORY", 8) + struct.pack("<II", 65, 0), (fd,) * 65),
+            "payload of none": (head("RESET", 4) + bytes(4), ()),
         }
         for name, (packet, fds) in packets.items():
             for attached in (False, True):
@@ -309,7 +257,7 @@ class TestGarbage(ProcessTest):
                         connection.receive()
                     self.assertEqual(self.board.said().count("is cut off"), said + 1)
                     connection.close()
-        wait_for(lambda: self.board.slots() == [1, 2], "slots to be given back")
+        wait_for(lambda: sorted(self.board.vifs()) == [1, 2], "slots to be given back")
         self.check_way(*bystanders)
 
     def test_refused(self):
@@ -335,9 +283,9 @@ class TestGarbage(ProcessTest):
         self.addCleanup(os.close, eventfd)
         self.assertEqual(connection.count("SIGNALS", 10, [eventfd] * 10), abi.SVIO_ST_INVALID)
         self.assertEqual(connection.count("BELLS", 17, [eventfd] * 17), abi.SVIO_ST_INVALID)
-        connection.send(self.header(99, 3) + b"abc")
+        connection.send(head(99, 3) + b"abc")
         self.assertEqual(struct.unpack("<4I", connection.receive()),
-                         (99 | attach_client.ANSWER, 7, abi.SVIO_ST_UNSUPPORTED, 0))
+                         (99 | abi.SVIO_ATTACH_ANSWER, 7, abi.SVIO_ST_UNSUPPORTED, 0))
         connection.order("BAD_ACCESS")
         self.assertEqual(self.board.counters(1)["bad_register"], 1)
 
@@ -347,7 +295,7 @@ class TestGarbage(ProcessTest):
         connection.sock.settimeout(PATIENCE)
         with self.assertRaises(CutOff):
             for _ in range(1 << 20):
-                connection.send(self.header("HELLO", 16) + struct.pack("<IIQ", 1, 0, 0))
+                connection.send(head("HELLO", 16) + struct.pack("<IIQ", 1, 0, 0))
         self.assertIn("does not read its answers", self.board.said())
         self.running()
 
@@ -361,7 +309,7 @@ class TestGarbage(ProcessTest):
         self.assertEqual(self.board.said().count("is turned away"), 1)
         self.assertEqual([one.attach() for one in taken[:3]], [OK, OK, abi.SVIO_ST_NO_SPACE])
         taken[0].close()
-        wait_for(lambda: self.board.slots() == [2], "the slot to be given back")
+        wait_for(lambda: sorted(self.board.vifs()) == [2], "the slot to be given back")
         self.assertEqual(taken[2].attach(), OK)
 
     def test_signal_that_is_full(self):
@@ -405,7 +353,7 @@ class TestManagement(ProcessTest):
         self.assertEqual(late.attach(name="web"), abi.SVIO_ST_EXISTS)
         identity = shown["id"]
         web.close()
-        wait_for(lambda: self.board.slots() == [other.slot, mate.slot], "the slot to be given back")
+        wait_for(lambda: sorted(self.board.vifs()) == [other.slot, mate.slot], "the slot to be given back")
         self.assertEqual(late.attach(name="web"), OK)
         self.assertEqual(late.id, identity)
 
@@ -478,7 +426,7 @@ class TestDeaths(ProcessTest):
                 process.kill()
                 process.wait()
             self.check_way(*pair)
-            wait_for(lambda: len(self.board.slots()) == 3, "the dead machine's slot to be given back")
+            wait_for(lambda: len(self.board.vifs()) == 3, "the dead machine's slot to be given back")
         self.assertEqual(len(os.listdir(f"/proc/{self.board.process.pid}/fd")), descriptors)
 
     def test_nothing_is_written_after_the_end(self):
@@ -487,7 +435,7 @@ class TestDeaths(ProcessTest):
         one, two = self.running(0), self.running(1)
         self.check_way(one, two)
         two.sock.close()
-        wait_for(lambda: self.board.slots() == [one.slot], "the slot to be given back")
+        wait_for(lambda: sorted(self.board.vifs()) == [one.slot], "the slot to be given back")
         before = two.driver.snapshot()
         one.driver.transmit(frame(64, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0])))
         self.assertEqual(two.driver.snapshot(), before)
@@ -499,13 +447,10 @@ class TestDeaths(ProcessTest):
         """Machines see the end of the connection, and the next board takes the same paths."""
         self.start()
         one = self.running(0)
-        self.board.process.kill()
-        self.board.process.wait()
+        self.board.kill()
         with self.assertRaises(CutOff):
             one.receive()
-        before = self.board
         self.start()
-        before.log.close()
         self.check_way(self.running(0), self.running(1))
 
 
@@ -525,7 +470,8 @@ class TestStart(ProcessTest):
         self.assertIn("another process listens there", self.refused("--socket", board.mgmt))
         # Nor does management take the place of a socket of the other kind.
         other = Path(self.folder) / "other"
-        self.assertIn("another process listens there", self.refused("--socket", other, "--mgmt", board.socket))
+        self.assertIn("another process listens there",
+                      self.refused("--socket", other, "--mgmt", board.socket))
         self.check_way(self.running(0), self.running(1))
         self.assertEqual(board.end(), 0)
         self.assertEqual(sorted(os.listdir(self.folder)), ["log"])

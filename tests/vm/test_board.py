@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Booted guests whose cards are VIFs of one svio-board: the same driver, another process behind it."""
-import subprocess
 import tempfile
 import unittest
 from contextlib import ExitStack
-from pathlib import Path
 
 from case import wait_for
-from svio_tool import paths
+from svio_tool.board_process import BoardProcess
 from svio_tool.vm import Vm
 
-PROGRAM = paths.BUILD / "qemu-device/process/svio-board"
-SVIOCTL = paths.BUILD / "hv-interface/svioctl"
 MEMORY = 256
 SIZE = 8 << 20
 
@@ -22,30 +18,19 @@ class TestBoard(unittest.TestCase):
         cls.stack = ExitStack()
         cls.addClassCleanup(cls.stack.close)
         cls.folder = cls.stack.enter_context(tempfile.TemporaryDirectory(prefix="svio-vm-"))
-        cls.board = None
         cls.start_board()
-        cls.stack.callback(lambda: cls.stop_board())
+        cls.stack.callback(lambda: cls.board.kill())
         cls.vms = [cls.boot(number) for number in range(2)]
 
     @classmethod
     def start_board(cls):
-        log = Path(cls.folder) / "log"
-        with open(log, "wb") as file:
-            cls.board = subprocess.Popen([PROGRAM, "--socket", f"{cls.folder}/board", "--mgmt",
-                                          f"{cls.folder}/mgmt"], stdin=subprocess.DEVNULL, stdout=file,
-                                         stderr=file)
-        wait_for(lambda: "ready:" in log.read_text(), log.read_text)
-
-    @classmethod
-    def stop_board(cls):
-        cls.board.kill()
-        cls.board.wait()
+        cls.board = BoardProcess(cls.folder)
 
     @classmethod
     def boot(cls, number):
         vm = cls.stack.enter_context(Vm(
             f"board-{number}", plugin=True, memory=MEMORY, machine="q35,memory-backend=ram",
-            nics=[f"svio-vif,id=svio0,board={cls.folder}/board,mac=52:54:00:76:70:{number:02x}"],
+            nics=[f"svio-vif,id=svio0,board={cls.board.socket},mac=52:54:00:76:70:{number:02x}"],
             extra=["-object", f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on"]))
         vm.run(f"ip addr add 10.9.0.{number + 1}/24 dev eth0 && ip link set eth0 up")
         return vm
@@ -53,10 +38,6 @@ class TestBoard(unittest.TestCase):
     def tearDown(self):
         for vm in self.vms:
             self.assertEqual(vm.kernel_problems(), [])
-
-    def ctl(self, *words):
-        return subprocess.run([SVIOCTL, "--socket", f"{self.folder}/mgmt", *words], check=True, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60).stdout
 
     def ping(self, source, target):
         wait_for(lambda: self.vms[source].run(f"ping -c 1 -W 5 10.9.0.{target + 1}", check=False).rc == 0,
@@ -80,7 +61,7 @@ class TestBoard(unittest.TestCase):
     def test_1_ping(self):
         for source, target in ((0, 1), (1, 0)):
             self.ping(source, target)
-        self.assertEqual(self.ctl("vif", "list").count("running"), 2)
+        self.assertEqual([vif["running"] for vif in self.board.vifs().values()], [True, True])
 
     def test_2_transfers(self):
         self.transfer(0, 1)
@@ -89,21 +70,21 @@ class TestBoard(unittest.TestCase):
     def test_3_vlan_of_management(self):
         """VIFs of two tenants do not hear each other; in one VLAN they do."""
         self.ping(0, 1)
-        slots = [line.split()[0] for line in self.ctl("vif", "list").splitlines() if "52:54:00:76:70" in line]
+        slots = sorted(self.board.vifs())
         self.assertEqual(len(slots), 2)
-        self.ctl("vif", "set", slots[0], "--vlan", "7")
-        before = self.ctl("--json", "vif", "stats", slots[1])
+        self.board.ctl("vif", "set", slots[0], "--vlan", "7")
+        before = self.board.counters(slots[1])
         self.assertNotEqual(self.vms[0].run("ping -c 2 -W 1 10.9.0.2", check=False).rc, 0, before)
-        self.ctl("vif", "set", slots[1], "--vlan", "7")
+        self.board.ctl("vif", "set", slots[1], "--vlan", "7")
         self.ping(0, 1)
         for slot in slots:
-            self.ctl("vif", "set", slot, "--vlan", "0")
+            self.board.ctl("vif", "set", slot, "--vlan", "0")
         self.ping(0, 1)
 
     def test_4_board_is_killed(self):
         """The link goes down, nothing hangs; with the next board traffic goes on by itself."""
         self.ping(0, 1)
-        self.stop_board()
+        self.board.kill()
         for vm in self.vms:
             wait_for(lambda vm=vm: vm.run("cat /sys/class/net/eth0/carrier").out.strip() == "0", "link down")
         self.start_board()

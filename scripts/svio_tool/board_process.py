@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""svio-board: the board as a process that several VMs attach to, for as long as the caller wants it.
+
+    board = BoardProcess(folder, "--cores", "2")
+    ... -device svio-vif,board={board.socket} ...
+    board.end()
+"""
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from svio_tool import ui
+from svio_tool.paths import BUILD
+from svio_tool.ui import SvioError
+from svio_tool.vm import end_with_us
+
+PROGRAM = Path("qemu-device/process/svio-board")
+SVIOCTL = BUILD / "hv-interface" / "svioctl"
+PATIENCE = 60       # only ends what hangs
+
+
+class BoardProcess:
+    """Its sockets and its log lie in the folder. Raises SvioError when it does not start."""
+
+    def __init__(self, folder, *arguments, build=BUILD, env=None):
+        self.folder = Path(folder)
+        self.socket, self.mgmt, self.log = (self.folder / name for name in ("board", "mgmt", "log"))
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, preexec_fn=end_with_us())
+        try:
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_ready(self):
+        deadline = time.monotonic() + PATIENCE
+        while "ready:" not in self.said():
+            self.alive()
+            if time.monotonic() > deadline:
+                raise SvioError(f"svio-board is not ready after {PATIENCE} s", self.said())
+            time.sleep(0.002)
+
+    def alive(self):
+        """Raises SvioError when it is gone."""
+        if self.process.poll() is not None:
+            raise SvioError(f"svio-board ended with status {self.process.returncode}", self.said())
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def kill(self):
+        """As a crash ends it."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        """As systemd ends it; its status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def ctl(self, *words):
+        """What svioctl answers."""
+        text = ui.output([SVIOCTL, "--socket", self.mgmt, "--json", *map(str, words)],
+                         f"svioctl {' '.join(map(str, words))} failed", timeout=PATIENCE)
+        return json.loads(text)
+
+    def vifs(self):
+        """{slot: VIF} of the machines."""
+        return {vif["slot"]: vif for vif in self.ctl("vif", "list")["vifs"] if vif.get("slot")}
+
+    def counters(self, slot):
+        return self.ctl("vif", "stats", slot)["counters"]
