@@ -86,16 +86,10 @@ class Writer:
     def write(self, value):
         if self.name in (None, "-"):
             return
-        path = Path(self.name)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         try:
-            temporary.write_text(json.dumps(value, indent=1) + "\n")
-            temporary.replace(path)
+            ui.replace_file(self.name, json.dumps(value, indent=1) + "\n")
         except OSError as error:
             raise SvioError(f"Cannot write {self.name}: {error.strerror}.") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from svio_tool import kernels
+from svio_tool import kernels, ui
 from svio_tool.paths import BUILD, DEFAULT_KERNEL, QEMU
 from svio_tool.ui import SvioError
 
@@ -45,10 +45,8 @@ def works():
     except SvioError:
         return False, "not probed yet, there is no kernel to boot"
     works_here, why = _probe(image)
-    # A name of our own: two test runners may probe at the same time.
-    temporary = CACHE.with_suffix(f".{os.getpid()}.new")
-    temporary.write_text(json.dumps({"key": _key(), "works": works_here, "why": why}) + "\n")
-    temporary.replace(CACHE)
+    # Two test runners may probe at the same time.
+    ui.replace_file(CACHE, json.dumps({"key": _key(), "works": works_here, "why": why}) + "\n")
     return works_here, why
 
 

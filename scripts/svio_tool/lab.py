@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import latency
-from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, board_difference, \
-    cpu_difference, interrupts, parse_ping_pong, parse_throughput, tx_rate
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, HEADERS, SOCKPERF_PORT, Row, WirePeer, \
+    board_difference, cpu_difference, interrupts, parse_ping_pong, parse_throughput, tx_rate
 from svio_tool.paths import QEMU
 from svio_tool.ui import SvioError
 from svio_tool.vm import Vm, VmDied
@@ -300,7 +300,7 @@ class Lab(latency.Bench):
         if not messages:
             raise SvioError(f"{row.key}: nothing arrived in the measurement \"{what}\"", text[-1500:])
         if "per_s" in cell:
-            cell["mbit_per_s"] = cell["per_s"] * (size + 42) * 8 / 1e6
+            cell["mbit_per_s"] = cell["per_s"] * (size + HEADERS) * 8 / 1e6
         cpu = cpu_difference(before["threads"], after["threads"])
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
         numbers = self.device_irqs[row.key]

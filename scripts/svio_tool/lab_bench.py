@@ -230,7 +230,7 @@ def anatomy_table(result):
     for name, one in result["anatomy"].items():
         cost = result["summary"].get(name, {}).get("rtt_64", {}).get("per_message", {})
         access, calls = one.get("accesses", {}), one.get("system_calls")
-        switched = sum(cost.get(f"switches_{part}", 0) for part in lab_stats.CPU[:3])
+        switched = lab_stats.switched(cost)
         rows.append([TITLES[name],
                      *(f"{access[key]:.2f}" if key in access else "-" for key in ("reads", "writes")),
                      f"{cost['interrupts']:.2f}" if cost else "-", f"{switched:.1f}" if cost else "-",
@@ -286,7 +286,6 @@ def say(result):
 
 def run(args, names, result, seconds=1, append=""):
     begin, writer = time.monotonic(), Writer(args.json)
-    check_places(args)
     result["not_run"] = not_run()
     writer.write(result)
     ui.say(f"{len(names)} approaches in one guest, {result['rounds']} rounds in an order shuffled with seed "

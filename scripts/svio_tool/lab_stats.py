@@ -4,6 +4,7 @@ import random
 import statistics
 
 from svio_tool.lab import NAMES, STEPS
+from svio_tool.latency import HEADERS
 
 RESAMPLES = 1000
 BASE = {"guest": "virtio", "xen": "xen-split"}
@@ -82,7 +83,7 @@ def costs(cells):
             if all("mbit_per_s" in cell for cell in cells):
                 # Seconds of CPU for a gigabit of frames.
                 found[f"cpu_s_per_gbit_{part}"] = statistics.median(
-                    cell["cpu_s"][part] * 1e9 / (cell["messages"] * (cell["size"] + 42) * 8)
+                    cell["cpu_s"][part] * 1e9 / (cell["messages"] * (cell["size"] + HEADERS) * 8)
                     for cell in cells)
     for part in CPU[:3]:
         if all(part in cell.get("switches", {}) for cell in cells):
@@ -93,6 +94,11 @@ def costs(cells):
         if values:
             found[name] = statistics.median(values)
     return found
+
+
+def switched(cost):
+    """Context switches of all of QEMU's threads for a message, of its costs()."""
+    return sum(cost.get(f"switches_{part}", 0) for part in CPU[:3])
 
 
 def against(cells, base, name):

@@ -25,6 +25,7 @@ from svio_tool.vm import Vm
 
 SIZES = (64, 1400)
 TX_SIZE = 1400
+HEADERS = 42                # Ethernet, IPv4, UDP
 SECONDS = 1                 # of each measurement; of a ping-pong sockperf drops the first 400 ms
 DISCARD_PORT = 9
 SOCKPERF_PORT = 11111

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from html import escape
 from pathlib import Path
 
@@ -152,7 +151,7 @@ def journey_parts(result, key):
     access = one.get("accesses")
     down = f"{sum(access.values()):.2f} register accesses\ntrap" if access else "accesses not counted"
     up = f"{cost['interrupts']:.2f} interrupts"
-    switched = sum(cost.get(f"switches_{part}", 0) for part in lab_stats.CPU[:3])
+    switched = lab_stats.switched(cost)
     calls = one.get("system_calls")
     wire = f"{sum(calls.values()):.1f} system calls\nof QEMU" if calls else "calls not counted"
     carried = cost["cpu_us_qemu_other"] + cost["cpu_us_on_board"]
@@ -187,7 +186,7 @@ def why(result):
         cost = result["summary"][key].get("rtt_64", {}).get("per_message")
         if not cost:
             return ""
-        switched = sum(cost.get(f"switches_{part}", 0) for part in lab_stats.CPU[:3])
+        switched = lab_stats.switched(cost)
         access = result["anatomy"].get(key, {}).get("accesses")
         texts.append(f"{lab_bench.TITLES[key]}: {switched:.1f} context switches of QEMU's threads, "
                      f"{cost['interrupts']:.1f} interrupts"
@@ -282,16 +281,6 @@ def page(result):
 
 # --- the verb ------------------------------------------------------------------------------------
 
-def put(path, text):
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise SvioError(f"Cannot write {path}: {error.strerror}.") from error
-
-
 def write(results, out):
     """index.html and figures.csv in the folder."""
     setup.ensure(["packages-report"])
@@ -299,10 +288,10 @@ def write(results, out):
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        ui.replace_file(folder / "index.html", page(result))
+        ui.replace_file(folder / "figures.csv", csv_text(result))
     except OSError as error:
         raise SvioError(f"Cannot write {out}: {error.strerror}.") from error
-    put(folder / "index.html", page(result))
-    put(folder / "figures.csv", csv_text(result))
     ui.say(f"The report is {folder / 'index.html'}, its figures are in {folder / 'figures.csv'}.")
 
 

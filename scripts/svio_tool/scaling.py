@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import latency, scaling_stats, ui
-from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, WARM_SH, WirePeer, \
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, HEADERS, SOCKPERF_PORT, WARM_SH, WirePeer, \
     cpu_difference
 from svio_tool.management import ManagementSocket
 from svio_tool.ui import SvioError
 from svio_tool.vm import Vm
 
-HEADERS = 42                # Ethernet, IPv4, UDP
 FIRST_PORT = 20000          # flow k sends from this + k
 PF, PF_MAC, OTHER_MAC = "pf0", "52:54:00:73:77:01", "52:54:00:73:77:02"
 PEER, OTHER_PEER, OTHER_IP = "10.77.0.1", "10.79.0.1", "10.79.0.2"     # the peer on the two wires

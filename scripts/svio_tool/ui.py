@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the person at the terminal sees: errors in one sentence, progress lines, logged commands."""
+import contextlib
 import os
 import shlex
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from svio_tool.paths import LOG, shown
 
@@ -144,6 +146,18 @@ def end_group(process, grace=5):
             return
         except subprocess.TimeoutExpired:
             continue
+
+
+def replace_file(path, text):
+    """The file is whole at any moment, also when several processes write it. Raises OSError."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def output(command, failed=None, **options):

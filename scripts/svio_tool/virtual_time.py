@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "virtual-time": a ping in VMs whose clock counts instructions, twice, equal byte for byte."""
-import json
 import re
 import shlex
 import subprocess
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from svio_tool import guest_image, kernels, setup, ui
 from svio_tool.cpio import Archive
+from svio_tool.demo import Writer, figures as json_figures, table
 from svio_tool.paths import DEFAULT_KERNEL, PLUGIN, QEMU
 from svio_tool.ui import SvioError
 
@@ -40,7 +40,7 @@ def add_arguments(parser):
                         help="of a look of an on-board core (default: 1000)")
     parser.add_argument("--message-cost-ns", type=int, default=1000, metavar="NS",
                         help="of each message (default: 1000)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, - for standard output")
 
 
 def check(args):
@@ -132,23 +132,31 @@ def measure(row, args, folder):
             "equal": odd is None, "difference": odd and first_difference(texts[0], odd)}
 
 
+def say(result, runs):
+    rows = []
+    for one in result["rows"]:
+        same = "equal" if one["equal"] else "DIFFERENT: " + one["difference"]
+        rows.append([one["name"], same if runs > 1 else "not compared",
+                     *(f"{one[name]:.0f}" for name in ("median_us", "min_us", "max_us")), str(one["lost"])])
+    ui.say()
+    table(["ping, virtual us", f"{runs} runs byte for byte", "median", "min", "max", "lost"], rows)
+    ui.say("\n" + result["meaning"])
+
+
 def main(args):
     """The verb. Exit status 1: two runs differ."""
     check(args)
     setup.ensure(setup.for_vm(DEFAULT_KERNEL))
-    with tempfile.TemporaryDirectory(prefix="svio-virtual-") as folder:
-        make_initrd(Path(folder) / "initrd")
-        results = [measure(row, args, folder) for row in dict.fromkeys(args.row or ROWS)]
-    ui.say(f"\n{'ping, virtual us':<34}{'median':>10}{'min':>10}{'max':>10}{'lost':>6}   "
-           f"{args.runs} runs byte for byte")
-    for one in results:
-        same = "equal" if one["equal"] else "DIFFERENT: " + one["difference"]
-        ui.say(f"{one['name']:<34}{one['median_us']:>10.0f}{one['min_us']:>10.0f}{one['max_us']:>10.0f}"
-               f"{one['lost']:>6}   {same if args.runs > 1 else 'not compared'}")
     meaning = MEANING.format(ns=1 << args.shift, poll=args.poll_cost_ns, message=args.message_cost_ns)
-    ui.say("\n" + meaning)
-    if args.json:
-        Path(args.json).write_text(json.dumps({"kind": "virtual-time", "meaning": meaning, "rows": results,
-                                               "shift": args.shift, "poll_cost_ns": args.poll_cost_ns,
-                                               "message_cost_ns": args.message_cost_ns}, indent=1) + "\n")
-    return 0 if all(one["equal"] for one in results) else 1
+    writer = Writer(args.json)
+    result = {"kind": "virtual-time", "meaning": meaning, "rows": [], "shift": args.shift,
+              "poll_cost_ns": args.poll_cost_ns, "message_cost_ns": args.message_cost_ns}
+    with json_figures(args.json, result):
+        writer.write(result)        # says now that a file cannot be written
+        with tempfile.TemporaryDirectory(prefix="svio-virtual-") as folder:
+            make_initrd(Path(folder) / "initrd")
+            for row in dict.fromkeys(args.row or ROWS):
+                result["rows"].append(measure(row, args, folder))
+                writer.write(result)
+        say(result, args.runs)
+    return 0 if all(one["equal"] for one in result["rows"]) else 1
