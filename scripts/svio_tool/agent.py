@@ -30,6 +30,7 @@ class Agent:
         self.path = path
         self.alive = alive
         self.line = None
+        self.owed = False       # an answer, to whom does not wait for it any more
         self.number = int(time.time()) % 1000000
 
     def connect(self, timeout):
@@ -46,17 +47,21 @@ class Agent:
                     break
                 # On a console there was other talk before.
                 if isinstance(answer, dict) and answer.get("return") == self.number:
+                    self.owed = False
                     return
         raise GuestError(f"The guest did not come up within {timeout:g} s")
 
     def call(self, name, timeout=60, **arguments):
+        if self.owed:
+            # After a timeout, or Ctrl-C: it may still come, and must not be taken for that of this command.
+            self.line.close()
+            self.connect(60)
+        self.owed = True
         self.line.send({"execute": name, "arguments": arguments} if arguments else {"execute": name})
         answer = self.line.receive(time.monotonic() + timeout)
         if answer is None:
-            # The answer may still come; it must not be taken for that of the next command.
-            self.line.close()
-            self.connect(60)
             raise GuestError(f"The guest agent did not answer {name} within {timeout:g} s")
+        self.owed = False
         if "error" in answer:
             raise GuestError(f"The guest agent refused {name}: {answer['error'].get('desc')}")
         return answer["return"]
