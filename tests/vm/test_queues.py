@@ -38,8 +38,10 @@ class Queues:
 
     def counters(self, card, name, pairs=PAIRS):
         """Counter rx{n}_packets or the like of each pair."""
-        values = self.ethtool(card)
-        return [values[name.format(n)] for n in range(pairs)]
+        values, names = self.ethtool(card), [name.format(n) for n in range(pairs)]
+        # Seen once, and not understood: say what there was instead.
+        self.assertLessEqual(set(names), set(values), f"{len(values)} counters; again: {self.ethtool(card)}")
+        return [values[one] for one in names]
 
     def channels(self, card):
         out = self.guest(card, f"ethtool -l {card.dev}")
