@@ -3,8 +3,10 @@
 
 Guests of both kinds run all the time, of the same kernel and image; a round visits every measurement in a
 shuffled order. The wire is a native port of the card, and svio-wire-peer is at its other end, for both:
-netfront's frames pass netback, dom0's bridge and the card's PF on their way to it. Round trips are whole
-ones, in microseconds, of sockperf; CPU seconds are Xen's own, in tenths as xl says them.
+netfront's frames pass netback, dom0's bridge and the card's PF on their way to it. If it is asked for, one
+more guest has a whole emulated NIC (QEMU's e1000e, passed through), on a wire of its own to the same peer.
+Round trips are whole ones, in microseconds, of sockperf; CPU seconds are Xen's own, in tenths as xl says
+them.
 """
 import random
 import re
@@ -20,10 +22,12 @@ from svio_tool.latency import TX_SIZE, WirePeer, board_difference, parse_ping_po
     tx_rate
 from svio_tool.scaling_stats import spread
 from svio_tool.ui import SvioError
-from svio_tool.xen_machine import BITS, WIRE_ADDRESS, Guest, XenMachine
+from svio_tool.xen_machine import BITS, DIRECT_ADDRESS, WIRE_ADDRESS, Guest, XenMachine
 
 PATHS = ("split", "vif")
-KIND = {"split": "netfront", "vif": "vif"}
+DIRECT = "direct"
+KIND = {"split": "netfront", "vif": "vif", DIRECT: "direct"}
+WIRE = {DIRECT: DIRECT}      # of the peer; all others share one
 SECONDS = 3
 # A guest of Xen that is emulated takes longer than the default budget from one message to the next, and then
 # each of its messages would ring the doorbell. Xen's own path gains as much: its frames pass the PF.
@@ -37,8 +41,9 @@ NETWORK = re.compile(r"\beth\d|\bvif\d|svio")
 class XenLab:
     """The machine with so many guests of each kind, and the wire's peer."""
 
-    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS):
+    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, direct=False):
         self.pairs, self.name, self.accel, self.seconds = pairs, name, accel, seconds
+        self.direct = direct
         self.stack = ExitStack()
         self.vm = self.peer = None
         self.guests = {}
@@ -47,25 +52,39 @@ class XenLab:
         with ExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="svio-xen-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            near, far = folder / "vm", folder / "peer"
-            self.peer = stack.enter_context(WirePeer([f"wire,{far},{near},{WIRE_ADDRESS}/{BITS}"]))
+            wires = {"wire": WIRE_ADDRESS, **({DIRECT: DIRECT_ADDRESS} if self.direct else {})}
+            ends = {name: (folder / f"{name}.vm", folder / f"{name}.peer") for name in wires}
+            self.peer = stack.enter_context(WirePeer([
+                f"{name},{ends[name][1]},{ends[name][0]},{address}/{BITS}"
+                for name, address in wires.items()]))
             with ui.Progress("Xen and dom0 boot"):
-                self.vm = stack.enter_context(XenMachine(
-                    self.name, wire=f"port=dgram:{near},,{far}", netdevs=[], vifs=max(self.pairs, 1),
-                    card_options=CARD_OPTIONS, accel=self.accel, memory=1536 + 2 * 256 * self.pairs,
-                    guest_ports=2 * self.pairs))
-            for number in range(1, self.pairs + 1):
-                for path in PATHS:
-                    name = f"{path}{number}"
-                    with ui.Progress(f"guest {name} boots"):
-                        guest = self.vm.create(Guest(name, KIND[path]))
-                        guest.run(f"ping -c 3 -i 0.2 -W 5 -q {WIRE_ADDRESS}")
-                        self.guests.setdefault(path, []).append(guest)
+                self.vm = stack.enter_context(self._machine(ends))
+            for path in (*PATHS, DIRECT):
+                for number in range(1, (self.direct if path == DIRECT else self.pairs) + 1):
+                    self._boot(path, f"{path}{number}")
             self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *what):
         return self.stack.__exit__(*what)
+
+    def _machine(self, ends):
+        near, far = ends["wire"]
+        netdevs = []
+        if self.direct:
+            netdevs = ["dgram,id=direct,local.type=unix,local.path={},remote.type=unix,remote.path={}"
+                       .format(*ends[DIRECT])]
+        guests = 2 * self.pairs + self.direct
+        return XenMachine(self.name, wire=f"port=dgram:{near},,{far}", netdevs=netdevs,
+                          vifs=max(self.pairs, 1), card_options=CARD_OPTIONS, accel=self.accel,
+                          memory=1536 + 256 * guests, guest_ports=guests,
+                          direct=DIRECT if self.direct else None)
+
+    def _boot(self, path, name):
+        with ui.Progress(f"guest {name} boots"):
+            guest = self.vm.create(Guest(name, KIND[path]))
+            guest.run(f"ping -c 3 -i 0.2 -W 5 -q {guest.spec.wire_address}")
+            self.guests.setdefault(path, []).append(guest)
 
     # --- what is counted ----------------------------------------------------------------------------
 
@@ -100,7 +119,7 @@ class XenLab:
 
     def round_trips(self, path, count, size, to_guest=False):
         guests = self.guests[path][:count]
-        target, server = WIRE_ADDRESS, None
+        target, server = guests[0].spec.wire_address, None
         if to_guest:
             other = self.guests[path][1]
             target = other.spec.address
@@ -120,11 +139,11 @@ class XenLab:
 
     def sending(self, path, count):
         self.peer.ask("reset")
-        word = f"sockperf throughput -i {WIRE_ADDRESS} -p 9 -t {self.seconds} -m {TX_SIZE}"
-        texts, counted = self.measure(self.guests[path][:count], [word] * count,
-                                      WARM_UP + self.seconds)
+        guests = self.guests[path][:count]
+        word = f"sockperf throughput -i {guests[0].spec.wire_address} -p 9 -t {self.seconds} -m {TX_SIZE}"
+        texts, counted = self.measure(guests, [word] * count, WARM_UP + self.seconds)
         sent = [parse_throughput(text) for text in texts]
-        sink = self.peer.ask("counters")["wires"]["wire"]["sink"]
+        sink = self.peer.ask("counters")["wires"][WIRE.get(path, "wire")]["sink"]
         rate = tx_rate(sink, sum(one[0] for one in sent), max(one[1] for one in sent))
         return {"kind": "tx", "size": TX_SIZE, "peer": "wire", "messages": rate["datagrams"], **rate,
                 **counted}
@@ -134,11 +153,12 @@ class XenLab:
         guest = self.guests[path][0]
         before = self.snapshot([guest])
         begin = time.monotonic()
-        self.peer.ask(f"flood wire {guest.spec.mac} {guest.spec.address} {TX_SIZE}")
+        wire = WIRE.get(path, "wire")
+        self.peer.ask(f"flood {wire} {guest.spec.mac} {guest.spec.address} {TX_SIZE}")
         try:
             time.sleep(FLOOD_SECONDS)
         finally:
-            self.peer.ask("flood wire off")
+            self.peer.ask(f"flood {wire} off")
         seconds = time.monotonic() - begin
         after = self.snapshot([guest])
         frames = after["received"][guest.name] - before["received"][guest.name]
@@ -186,10 +206,12 @@ def received(text):
 
 # --- a run ---------------------------------------------------------------------------------------
 
-def plan(pairs, quick):
+def plan(pairs, quick, direct=False):
     """[(kind, path, guests)] of one round. One guest of a kind can only talk to the wire."""
     counts = [1] if quick else [count for count in (1, 2, 4) if count <= pairs]
     cells = [("idle", "none", 0)]
+    if direct:
+        cells += [("rtt", DIRECT, 1), ("tx", DIRECT, 1), ("rx", DIRECT, 1)]
     for path in PATHS:
         for count in counts:
             cells += [("rtt", path, count), ("tx", path, count)]

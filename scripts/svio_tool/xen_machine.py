@@ -7,7 +7,8 @@
         print(direct.run("ping -c 3 10.88.0.2").out)
 
 One Ethernet segment, 10.88.0.0/16: what is at the wire has 10.88.0.1, dom0's bridge (with the card's PF as
-its uplink) 10.88.0.2, guests the addresses from 10.88.0.11 on.
+its uplink) 10.88.0.2, guests the addresses from 10.88.0.11 on. A guest of the kind "direct" has a
+whole emulated e1000e, which is on a wire of its own: 10.89.0.0/16, with 10.89.0.1 at the wire's other end.
 """
 import json
 import os
@@ -27,10 +28,13 @@ from svio_tool.vm import HARMLESS, PROBLEMS, SERVER, Vm
 
 WIRE_ADDRESS, DOM0_ADDRESS, BITS = "10.88.0.1", "10.88.0.2", 16
 CARD_MAC = "52:54:00:78:65:00"
+DIRECT_ADDRESS, DIRECT_MAC = "10.89.0.1", "52:54:00:78:65:01"
+# In the second root port: the firmware numbers the buses in their order, and VFs stay on the first one's.
+DIRECT_BDF = "0000:02:00.0"
 # One port for each guest's agent; a guest has one from its start to its end.
 GUEST_PORTS = 8
 MAX_VIFS = 64
-KINDS = ("netfront", "vif")
+KINDS = ("netfront", "vif", "direct")
 GUEST_MEMORY = 256
 DOM0_MEMORY = 1024
 
@@ -39,7 +43,8 @@ DOM0_MEMORY = 1024
 class Guest:
     """What a guest is to be. `slot` is the VF's number, from 1; rates are in Mb/s."""
     name: str
-    kind: str                   # "netfront": bridge, netback and netfront; "vif": a VF with a VIF
+    kind: str                   # "netfront": bridge, netback and netfront; "vif": a VF with a VIF;
+    #                             "direct": all of the machine's e1000e
     index: int = 0              # given by the machine: addresses follow from it
     slot: int = 0
     vlan: int = 0
@@ -59,13 +64,23 @@ class Guest:
         if self.kind == "netfront" and (self.vlan or self.trust):
             raise SvioError(f"Guest {self.name}: vlan and trust are properties of a VIF; a netfront's port "
                             "of the bridge has none here.")
+        if self.kind == "direct" and (self.vlan or self.trust or self.rate):
+            raise SvioError(f"Guest {self.name}: vlan, trust and rate are properties of a VIF; nobody is "
+                            "left to hold a guest with a NIC of its own to them.")
 
     @property
     def address(self):
-        return f"10.88.0.{10 + self.index}"
+        return f"10.{89 if self.kind == 'direct' else 88}.0.{10 + self.index}"
+
+    @property
+    def wire_address(self):
+        """What is at the other end of its wire."""
+        return DIRECT_ADDRESS if self.kind == "direct" else WIRE_ADDRESS
 
     @property
     def mac(self):
+        if self.kind == "direct":
+            return DIRECT_MAC
         return f"00:16:3e:78:65:{self.index:02x}"
 
     def xl_config(self, pf_bus="0000:01"):
@@ -76,10 +91,13 @@ class Guest:
         if self.kind == "netfront":
             rate = f",rate={self.rate}Mb/s" if self.rate else ""
             lines.append(f"vif=['mac={self.mac},bridge=xenbr0{rate}']")
+            return "\n".join(lines) + "\n"
+        # A PV guest with a PCI device sets 64 MiB aside for bounce buffers: a quarter of what it has.
+        lines[-1] = lines[-1][:-1] + ' swiotlb=8192"'
+        if self.kind == "direct":
+            lines.append(f"pci=['{DIRECT_BDF},seize=1']")
         else:
             bdf = virtual_function(pf_bus, self.slot)
-            # A PV guest with a PCI device sets 64 MiB aside for bounce buffers: a quarter of what it has.
-            lines[-1] = lines[-1][:-1] + ' swiotlb=8192"'
             words = [f"bdf={bdf}", f"mac={self.mac}"]
             words += [f"{key}={value}" for key, value in (("vlan", self.vlan), ("rate", self.rate)) if value]
             if self.trust:
@@ -127,15 +145,15 @@ class RunningGuest:
 
 class XenMachine(Vm):
     """dom0 as a Vm: run() and the like are about it. `wire` is how the card's port is said to QEMU,
-    `netdev=ID` or `port=...`."""
+    `netdev=ID` or `port=...`; `direct` is the netdev of an e1000e for a guest, if there is to be one."""
 
     def __init__(self, name="xen", wire="netdev=n0", netdevs=("user,id=n0",), vifs=4, memory=3072,
-                 card_options="", accel=None, bus="q35", guest_ports=GUEST_PORTS, **options):
+                 card_options="", accel=None, bus="q35", guest_ports=GUEST_PORTS, direct=None, **options):
         if not 0 <= vifs <= MAX_VIFS:
             raise SvioError(f"The card has at most {MAX_VIFS} VIFs for guests, not {vifs}.")
         self.vifs, self.guest_ports = vifs, guest_ports
         self.guests = {}
-        self.wire, self.card_options = wire, card_options
+        self.wire, self.card_options, self.direct = wire, card_options, direct
         super().__init__(name, netdevs=netdevs, machine=bus, accel=accel, memory=memory,
                          kernel=DEFAULT_KERNEL, plugin=True, **options)
 
@@ -146,6 +164,9 @@ class XenMachine(Vm):
         self.nics = ["pcie-root-port,id=rp0,chassis=1,slot=1",
                      f"svio-nic,id=svio0,bus=rp0,{self.wire},mac={CARD_MAC},vifs={self.vifs},"
                      f"auto-vif=off,mgmt={management}{self.card_options and ',' + self.card_options}"]
+        if self.direct:
+            self.nics += ["pcie-root-port,id=rp1,chassis=2,slot=2",
+                          f"e1000e,id=direct0,bus=rp1,netdev={self.direct},mac={DIRECT_MAC},romfile="]
         return super().command()
 
     def acceleration(self):
@@ -251,6 +272,12 @@ class XenMachine(Vm):
         taken = {guest.spec.index for guest in self.guests.values()}
         if not spec.index:
             spec.index = next(n for n in range(1, 200) if n not in taken)
+        if spec.kind == "direct":
+            if not self.direct:
+                raise SvioError(f"No NIC is left for guest {spec.name}: the machine has none besides the "
+                                "card.")
+            if any(guest.spec.kind == "direct" for guest in self.guests.values()):
+                raise SvioError(f"No NIC is left for guest {spec.name}: another guest has the e1000e.")
         if spec.kind == "vif":
             used = {guest.spec.slot for guest in self.guests.values()}
             spec.slot = spec.slot or next((n for n in range(1, self.vifs + 1) if n not in used), 0)

@@ -149,8 +149,8 @@ class Options(unittest.TestCase):
                 lab_bench.run_xen(result, lab_bench.Writer(None), 1)
         finally:
             lab_bench.measure_xen, lab_bench.setup.ensure = kept
-        self.assertEqual(result["not_run"], {"xen-split": "The guest did not boot.",
-                                             "xen-vif": "The guest did not boot."})
+        self.assertEqual(result["not_run"], {name: "The guest did not boot."
+                                             for name in ("xen-split", "xen-direct", "xen-vif")})
 
     def test_result_is_json(self):
         result = lab_bench.empty_result(("virtio",), 1, 2, 1)
