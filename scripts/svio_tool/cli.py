@@ -31,6 +31,7 @@ More examples
   scripts/svio compare A.json B.json   did it get better or worse
   scripts/svio bench --quick           emulated, paravirtual and self-virtualizing NICs side by side
   scripts/svio bench scaling           rate, fairness and isolation of up to 32 VIFs
+  scripts/svio lesson                  demonstrations for a class: a question, and the measured answer
   scripts/svio xen demo                Xen's split driver beside a VIF, in a real Xen machine
 
 What lies where
@@ -47,6 +48,7 @@ VERBS = (
     ("bench", "bench", "every approach to a guest's NIC side by side; and what many VIFs cost"),
     ("report", "report", "one page with plots and tables of what bench measured"),
     ("compare", "compare", "two results of the same measurement: better or worse, for people and for CI"),
+    ("lesson", "lesson", "guided demonstrations for a class, each a question and its measured answer"),
     ("xen", "xen", "Debian's Xen in QEMU: the split driver (netfront, netback) beside VIFs of the card"),
     ("virtual-time", "virtual_time", "a ping counted in instructions: two runs are equal byte for byte"),
     ("vm", "vm_verb", "a shell in a test VM, or your own disk image with the card"),

@@ -11,7 +11,8 @@ from svio_tool import lab_stats
 
 matplotlib.use("svg")
 INK = "#010203"             # becomes the page's text colour, light or dark
-COLOURS = {"full emulation": "#c8641b", "paravirtual": "#2f7fd1", "self-virtualizing": "#1c9a68"}
+COLOURS = {"full emulation": "#c8641b", "paravirtual": "#2f7fd1", "direct access": "#8d5bd0",
+           "self-virtualizing": "#1c9a68"}
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 2)))
 STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK,
          "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,

@@ -18,8 +18,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from svio_tool import ui
-from svio_tool.latency import TX_SIZE, WirePeer, board_difference, parse_ping_pong, parse_throughput, ratio, \
-    tx_rate
+from svio_tool.latency import TX_SIZE, WirePeer, board_difference, cpu_difference, parse_ping_pong, \
+    parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
 from svio_tool.ui import SvioError
 from svio_tool.xen_machine import BITS, DIRECT_ADDRESS, WIRE_ADDRESS, Guest, XenMachine
@@ -39,11 +39,11 @@ NETWORK = re.compile(r"\beth\d|\bvif\d|svio")
 
 
 class XenLab:
-    """The machine with so many guests of each kind, and the wire's peer."""
+    """The machine with so many guests of each kind (one, of a NIC's owners), and the wire's peer."""
 
-    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, direct=False):
+    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, paths=PATHS):
         self.pairs, self.name, self.accel, self.seconds = pairs, name, accel, seconds
-        self.direct = direct
+        self.paths, self.direct = paths, DIRECT in paths
         self.stack = ExitStack()
         self.vm = self.peer = None
         self.guests = {}
@@ -59,8 +59,8 @@ class XenLab:
                 for name, address in wires.items()]))
             with ui.Progress("Xen and dom0 boot"):
                 self.vm = stack.enter_context(self._machine(ends))
-            for path in (*PATHS, DIRECT):
-                for number in range(1, (self.direct if path == DIRECT else self.pairs) + 1):
+            for path in self.paths:
+                for number in range(1, (1 if path == DIRECT else self.pairs) + 1):
                     self._boot(path, f"{path}{number}")
             self.stack = stack.pop_all()
         return self
@@ -74,7 +74,7 @@ class XenLab:
         if self.direct:
             netdevs = ["dgram,id=direct,local.type=unix,local.path={},remote.type=unix,remote.path={}"
                        .format(*ends[DIRECT])]
-        guests = 2 * self.pairs + self.direct
+        guests = len(self.paths) * self.pairs
         return XenMachine(self.name, wire=f"port=dgram:{near},,{far}", netdevs=netdevs,
                           vifs=max(self.pairs, 1), card_options=CARD_OPTIONS, accel=self.accel,
                           memory=1536 + 256 * guests, guest_ports=guests,
@@ -93,14 +93,16 @@ class XenLab:
         for guest in guests:
             texts[guest.name] = guest.run("cat /proc/interrupts; cat /proc/net/dev").out
         return {"cpu": self.vm.cpu_seconds(), "board": self.vm.stats(),
+                "threads": self.vm.thread_cpu_seconds(), "peer": self.peer.ask("counters")["cpu_s"],
                 "events": {name: network_events(text) for name, text in texts.items()},
                 "received": {guest.name: received(texts[guest.name]) for guest in guests}}
 
     def difference(self, before, after):
         events = {name: {key: value - before["events"][name].get(key, 0) for key, value in counts.items()}
                   for name, counts in after["events"].items()}
+        host = {**cpu_difference(before["threads"], after["threads"]), "peer": after["peer"] - before["peer"]}
         return {"cpu_s": {name: round(value - before["cpu"].get(name, 0), 1)
-                          for name, value in after["cpu"].items()},
+                          for name, value in after["cpu"].items()}, "host_cpu_s": host,
                 "interrupts": events, "board": board_difference(before["board"], after["board"])}
 
     # --- measurements -------------------------------------------------------------------------------
@@ -169,8 +171,9 @@ class XenLab:
 
     def idle(self):
         """Nothing is sent; the same questions are asked."""
-        guests = [self.guests[path][0] for path in PATHS]
-        _, counted = self.measure(guests, [f"sleep {WARM_UP + self.seconds}"] * 2, WARM_UP + self.seconds)
+        guests = [self.guests[path][0] for path in self.paths]
+        _, counted = self.measure(guests, [f"sleep {WARM_UP + self.seconds}"] * len(guests),
+                                  WARM_UP + self.seconds)
         return {"kind": "idle", "size": 0, "peer": "none", "messages": 0, **counted}
 
     def cell(self, kind, path, count=1, size=64):
@@ -206,12 +209,10 @@ def received(text):
 
 # --- a run ---------------------------------------------------------------------------------------
 
-def plan(pairs, quick, direct=False):
+def plan(pairs, quick):
     """[(kind, path, guests)] of one round. One guest of a kind can only talk to the wire."""
     counts = [1] if quick else [count for count in (1, 2, 4) if count <= pairs]
     cells = [("idle", "none", 0)]
-    if direct:
-        cells += [("rtt", DIRECT, 1), ("tx", DIRECT, 1), ("rx", DIRECT, 1)]
     for path in PATHS:
         for count in counts:
             cells += [("rtt", path, count), ("tx", path, count)]

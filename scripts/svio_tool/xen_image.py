@@ -26,7 +26,7 @@ HERE = guest_image.HERE / "xen"
 HOTPLUG = REPO / "hv-interface" / "xen"
 
 # Out of the packages' own folder, which has a name by Xen's version.
-XEN_PROGRAMS = "xl xenstored xenconsoled xenconsole xen-init-dom0 xentrace xentop".split()
+XEN_PROGRAMS = "xl xenstored xenconsoled xenconsole xen-init-dom0 xentrace xentop libxl-save-helper".split()
 PROGRAMS = "xenstore xenalyze".split()
 XENSTORE_LINKS = "read write ls list exists rm watch chmod".split()
 NOT_WANTED = re.compile(guest_image.UNUSED.pattern
