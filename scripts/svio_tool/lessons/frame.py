@@ -73,7 +73,8 @@ def trips(context, names):
     """{approach: figures of a 64-byte round trip}: one guest with a NIC of each, taking turns.
 
     p50_us, interrupts (of the guest), doorbells (of the card), switches (of QEMU's threads, on-board cores
-    among them), board_us (CPU of the on-board cores), reads and writes (of the NIC's registers, that trap)."""
+    among them), board_us (CPU of the on-board cores), reads and writes (of the NIC's registers, that trap).
+    """
     with ui.Progress("a VM with " + ", ".join(names) + " boots"):
         lab = Lab(names, name="lesson", whats=("64",))
         lab.__enter__()
