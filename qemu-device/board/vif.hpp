@@ -8,6 +8,7 @@
 #pragma once
 
 #include "counters.hpp"
+#include "descriptor.hpp"
 #include "host.hpp"
 #include "queue.hpp"
 #include "rate.hpp"
@@ -183,6 +184,9 @@ class Vif {
         ReceiveQueue receive;
         std::vector<uint8_t> scratch; ///< where a frame is made into what the driver takes; receive.mutex
         unsigned core = 0;            ///< that serves it; changed while the board is paused
+        /// By direction: eventfds that are written in place of the doorbells' registers, see
+        /// Board::set_bells().
+        std::array<Descriptor, 2> bells;
         /// What there was to do for it, in bytes and a part for each message; since the last take_work().
         std::atomic<uint64_t> work{0};
 

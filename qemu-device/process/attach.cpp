@@ -235,8 +235,7 @@ uint32_t Attached::run(AttachRequest &request, std::vector<Descriptor> &descript
     case SVIO_ATTACH_BELLS:
         if (request.count > 2 * SVIO_MAX_QUEUE_PAIRS || !all_eventfds(descriptors))
             return refuse(SVIO_ST_INVALID, "doorbells are not eventfds, or more than there are queues");
-        bells_ = std::move(descriptors);
-        bells_generation_++;
+        board.set_bells(vif(), std::move(descriptors));
         return SVIO_ST_OK;
     case SVIO_ATTACH_READ:
         append(answer, svio_attach_register{request.offset, vif().read_register(request.offset)});
@@ -329,6 +328,7 @@ void Attached::detach() {
         Pause pause(all_.board());
         vif().set_dma(false);
     }
+    all_.board().set_bells(vif(), {});
     // Its queues let go of the memory before that goes.
     vif().reset();
     Target target{.slot = *slot_, .id = {}, .name = {}};
@@ -341,13 +341,6 @@ void Attached::detach() {
     function().signals.replace({});
     function().taken = false;
     slot_.reset();
-}
-
-void Attached::ring(size_t bell) {
-    if (!slot_)
-        return;
-    std::lock_guard guard(all_.lock());
-    vif().write_register(SVIO_BELL(static_cast<uint32_t>(bell) / 2, static_cast<uint32_t>(bell) % 2), 1);
 }
 
 } // namespace svio

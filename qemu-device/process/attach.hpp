@@ -79,6 +79,7 @@ class Attachments {
     struct Lock final : GuestLock {
         void lock() override { mutex.lock(); }
         void unlock() override { mutex.unlock(); }
+        bool try_lock() override { return mutex.try_lock(); }
         std::mutex mutex;
     };
 
@@ -100,11 +101,6 @@ class Attached {
 
     /// Carries out a packet, and makes its answer. Throws ProtocolError.
     std::vector<uint8_t> handle(std::span<const uint8_t> packet, std::vector<Descriptor> descriptors);
-    /// Doorbells that BELLS has brought: to be watched by whoever has the connection, and rung().
-    const std::vector<Descriptor> &bells() const { return bells_; }
-    /// Changes with each BELLS.
-    unsigned bells_generation() const { return bells_generation_; }
-    void ring(size_t bell);
     std::optional<uint32_t> slot() const { return slot_; }
     const std::string &machine() const { return machine_; }
     /// Why the last request was refused, for the log.
@@ -126,8 +122,6 @@ class Attached {
     bool made_ = false; // the VIF, for this connection alone
     std::string machine_;
     std::string refusal_;
-    std::vector<Descriptor> bells_;
-    unsigned bells_generation_ = 0;
 };
 
 } // namespace svio

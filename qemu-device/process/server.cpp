@@ -108,15 +108,8 @@ void AttachServer::accept_one() {
 // ---- connections ----
 
 AttachServer::Connection::~Connection() {
-    stop_bells();
     if (source)
         g_source_remove(source);
-}
-
-void AttachServer::Connection::stop_bells() {
-    for (Bell &bell : bells)
-        g_source_remove(bell.source);
-    bells.clear();
 }
 
 bool AttachServer::serve(Connection &connection) {
@@ -157,31 +150,8 @@ void AttachServer::answer(Connection &connection, std::span<const uint8_t> packe
             connection.name += " (" + attached.machine() + ")";
         log_line(LOG_INFO, connection.name + " has slot " + std::to_string(*attached.slot()));
     }
-    if (attached.bells_generation() != connection.bells_generation)
-        watch_bells(connection);
     if (send(connection.socket.get(), reply.data(), reply.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         throw ProtocolError("it does not read its answers (" + errno_text() + ")");
-}
-
-void AttachServer::watch_bells(Connection &connection) {
-    connection.stop_bells();
-    connection.bells_generation = connection.attached.bells_generation();
-    size_t number = 0;
-    for (const Descriptor &bell : connection.attached.bells()) {
-        Bell &watched = connection.bells.emplace_back(Bell{&connection, number++, 0});
-        watched.source = g_unix_fd_add(
-            bell.get(), G_IO_IN,
-            [](gint fd, GIOCondition, gpointer opaque) -> gboolean {
-                const auto &rung = *static_cast<Bell *>(opaque);
-                uint64_t count;
-                iovec place{&count, sizeof(count)};
-                // The peer can read it too, and may have made it wait: never wait here.
-                if (preadv2(fd, &place, 1, -1, RWF_NOWAIT) == sizeof(count))
-                    rung.connection->attached.ring(rung.number);
-                return G_SOURCE_CONTINUE;
-            },
-            &watched);
-    }
 }
 
 void AttachServer::end(Connection &connection) {
