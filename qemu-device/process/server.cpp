@@ -38,6 +38,25 @@ std::vector<Descriptor> descriptors_in(msghdr &message) {
     return found;
 }
 
+bool send_answer(int socket, std::span<uint8_t> reply, const std::vector<int> &descriptors) {
+    constexpr size_t most = 2; // PAGES
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(most * sizeof(int))> control{};
+    iovec place{reply.data(), reply.size()};
+    msghdr message{};
+    message.msg_iov = &place;
+    message.msg_iovlen = 1;
+    if (size_t bytes = descriptors.size() * sizeof(int); bytes != 0 && descriptors.size() <= most) {
+        message.msg_control = control.data();
+        message.msg_controllen = CMSG_SPACE(bytes);
+        cmsghdr *part = CMSG_FIRSTHDR(&message);
+        part->cmsg_level = SOL_SOCKET;
+        part->cmsg_type = SCM_RIGHTS;
+        part->cmsg_len = CMSG_LEN(bytes);
+        memcpy(CMSG_DATA(part), descriptors.data(), bytes);
+    }
+    return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
 std::string peer_name(int fd) {
     ucred peer{};
     socklen_t length = sizeof(peer);
@@ -150,7 +169,7 @@ void AttachServer::answer(Connection &connection, std::span<const uint8_t> packe
             connection.name += " (" + attached.machine() + ")";
         log_line(LOG_INFO, connection.name + " has slot " + std::to_string(*attached.slot()));
     }
-    if (send(connection.socket.get(), reply.data(), reply.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    if (!send_answer(connection.socket.get(), reply, attached.answer_descriptors()))
         throw ProtocolError("it does not read its answers (" + errno_text() + ")");
 }
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """svio-board as a process: machines (attach_client.py) attach, send, misbehave and die."""
 import fcntl
+import mmap
 import os
+import select
 import socket
 import stat
 import struct
@@ -156,6 +158,82 @@ class TestMessages(ProcessTest):
         self.assertEqual(two.driver.snapshot(), before)
         self.assertEqual(two.count("DMA", 1), OK)
         self.check_way(one, two)
+
+
+class TestPages(ProcessTest):
+    """What a peer that looks for itself sees, instead of being woken."""
+
+    def watching(self, number):
+        """A machine whose receive queue raises vector 3, and its two pages as numbers of 32 bits."""
+        machine = self.machine(number, features=abi.SVIO_ATTACH_F_PAGES)
+        fds = machine.pages()
+        self.assertEqual(len(fds), 2)
+        for fd in fds:
+            self.addCleanup(os.close, fd)
+            self.assertEqual(os.fstat(fd).st_size, PAGE)
+            self.assertTrue(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+        with self.assertRaises(PermissionError):
+            mmap.mmap(fds[0], PAGE)
+        maps = mmap.mmap(fds[0], PAGE, prot=mmap.PROT_READ), mmap.mmap(fds[1], PAGE)
+        driver = machine.driver
+        driver.reset()
+        self.assertTrue(driver.negotiate())
+        driver.queues()
+        driver.receive.vector = 3
+        driver.enable()
+        driver.run()
+        return machine, *(memoryview(one).cast("I") for one in maps)
+
+    def pending(self, machine):
+        return select.select([machine.signals[3]], [], [], 0)[0] != []
+
+    def test_a_watcher_needs_no_eventfd(self):
+        self.start()
+        one = self.running(0)
+        two, _, raised = self.watching(1)
+        watchers = abi.svio_attach_raised.offset("watchers") // 4
+        for seed in range(12):
+            watches = seed % 3 != 2
+            raised[watchers] = seed if watches else 0
+            raised[0] = 0
+            two.driver.receive.arm(two.driver.receive.next)
+            data = frame(200, seed, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0]))
+            one.driver.transmit(data)
+            if watches and seed:
+                wait_for(lambda: raised[0] == 1 << 3, "the note of vector 3", alive=self.board.alive)
+                self.assertFalse(self.pending(two))
+            else:
+                self.assertEqual(two.signalled(3), 1)
+                self.assertEqual(raised[0], 1 << 3)
+            self.assertEqual(two.driver.expect(), data)
+
+    def test_polling(self):
+        """The page says so while a core polls, and no more when it sleeps; the same to all."""
+        self.start("--poll-us", "1000000")
+        one, polling, _ = self.watching(0)
+        two, other, _ = self.watching(1)
+        self.check_way(one, two)
+        wait_for(lambda: polling[0] == 1, "the polling core", alive=self.board.alive)
+        self.assertEqual(other[0], 1)
+        wait_for(lambda: polling[0] == 0, "its sleep", alive=self.board.alive)
+        self.assertEqual(other[0], 0)
+
+    def test_refused(self):
+        self.start()
+        connection = self.connect().hello()
+        self.assertEqual(connection.attach(mac=MACS[0]), OK)
+        self.assertEqual(connection.ask("PAGES"), (abi.SVIO_ST_UNSUPPORTED, b""))
+        # Features that nobody knows yet are not in force.
+        self.connect().hello(features=2 ** 64 - 1)
+        descriptors = len(os.listdir(f"/proc/{self.board.process.pid}/fd"))
+        for _ in range(3):
+            machine = self.machine(1, features=abi.SVIO_ATTACH_F_PAGES)
+            for _ in range(5):
+                for fd in machine.pages():
+                    os.close(fd)
+            machine.close()
+            wait_for(lambda: len(self.board.vifs()) == 1, "the slot to be given back")
+        self.assertEqual(len(os.listdir(f"/proc/{self.board.process.pid}/fd")), descriptors)
 
 
 class TestMemory(ProcessTest):
@@ -492,7 +570,7 @@ class TestStart(ProcessTest):
 # All of it once more where a mistake shows.
 
 def sanitized(short):
-    for case in (TestMessages, TestMemory, TestGarbage, TestManagement, TestDeaths):
+    for case in (TestMessages, TestPages, TestMemory, TestGarbage, TestManagement, TestDeaths):
         name = f"{case.__name__}{short.capitalize()}"
         globals()[name] = type(name, (case,), {"build": paths.BUILD / short, "__module__": __name__})
 
