@@ -22,6 +22,7 @@ namespace {
 
 constexpr uint64_t budget_start_ns = 10'000;
 constexpr uint64_t deaf_ns = 1'000'000;
+constexpr uint32_t cpu_rounds = 1024;
 
 thread_local Core *this_core = nullptr;
 
@@ -601,6 +602,7 @@ void Core::run() {
     this_core = this;
     board_.hooks().begin(index_);
     uint64_t idle_since = 0;
+    uint32_t rounds = 0;
     while (!stopping_.load(std::memory_order_relaxed)) {
         if (board_.paused()) {
             say_polling(false);
@@ -613,6 +615,8 @@ void Core::run() {
             stuck_since_ = 0; // nobody could have sent meanwhile
             continue;
         }
+        if (++rounds % cpu_rounds == 0) // one that never sleeps is told of too
+            cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
         if (round()) {
             idle_since = 0;
             continue;

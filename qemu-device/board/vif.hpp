@@ -19,6 +19,7 @@
 #include <atomic>
 #include <bitset>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -120,6 +121,12 @@ struct VifState {
         archive(rx_mode);
         archive.list(groups, SVIO_MULTICAST_MAX);
     }
+};
+
+/// Whose a function is, where several machines have functions of one board.
+struct Machine {
+    std::string name{}; ///< printable
+    int pid = 0;        ///< of its process; 0: unknown
 };
 
 /// What a VIF needs of the board that it sits on.
@@ -288,6 +295,9 @@ class Vif {
     Signals &signals() { return signals_; }
     const FunctionConfig &config() const { return config_; }
     const Mac &mac() const { return mac_; }
+    /// Of the guest lock's holder; for people.
+    const std::optional<Machine> &machine() const { return machine_; }
+    void set_machine(std::optional<Machine> machine) { machine_ = std::move(machine); }
     /// For the switch.
     Switch::Edge edge() const;
     /// The port's link, whatever the VIF's own is.
@@ -362,6 +372,7 @@ class Vif {
 
     std::array<Pair, SVIO_MAX_QUEUE_PAIRS> pairs_;
     bool present_ = false;
+    std::optional<Machine> machine_;
     VifSettings settings_;
     std::atomic<unsigned> pairs_in_force_{0}; // a core that is not active asks for news of errors
     bool features_ok_ = false;

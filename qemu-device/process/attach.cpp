@@ -114,6 +114,14 @@ template <size_t size> std::string text_of(const __u8 (&field)[size]) {
     return {reinterpret_cast<const char *>(field), strnlen(reinterpret_cast<const char *>(field), size)};
 }
 
+/// It goes to people's terminals and to the log, and may have been cut within a character.
+std::string printable(std::string text) {
+    if (!printable_utf8(text))
+        std::replace_if(
+            text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+    return text;
+}
+
 } // namespace
 
 AttachRequest parse_attach(std::span<const uint8_t> packet, size_t descriptors) {
@@ -307,7 +315,7 @@ uint32_t Attached::attach(const AttachRequest &request, std::vector<uint8_t> &an
         return refuse(SVIO_ST_NO_SPACE, "all slots are taken");
     if (uint32_t status = place_vif(slot, request.vif); status != SVIO_ST_OK)
         return status;
-    machine_ = text_of(request.vif.machine);
+    vif().set_machine(Machine{printable(text_of(request.vif.machine)), pid_});
     append(answer, svio_attach_place{*slot_, 0, vif().settings().id});
     return SVIO_ST_OK;
 }
@@ -370,6 +378,7 @@ void Attached::detach() {
     function().signals.replace(std::vector<Descriptor>());
     function().signals.replace(std::unique_ptr<SharedPage>());
     function().taken = false;
+    vif().set_machine({});
     slot_.reset();
 }
 

@@ -101,7 +101,8 @@ class Attachments {
 /// One connection's part of the board. It ends with it: the VIF is reclaimed.
 class Attached {
   public:
-    explicit Attached(Attachments &all) : all_(all) {}
+    /// pid: of the peer, by the kernel's word.
+    Attached(Attachments &all, int pid) : all_(all), pid_(pid) {}
     ~Attached();
     Attached(const Attached &) = delete;
     Attached &operator=(const Attached &) = delete;
@@ -109,7 +110,8 @@ class Attached {
     /// Carries out a packet, and makes its answer. Throws ProtocolError.
     std::vector<uint8_t> handle(std::span<const uint8_t> packet, std::vector<Descriptor> descriptors);
     std::optional<uint32_t> slot() const { return slot_; }
-    const std::string &machine() const { return machine_; }
+    /// There is a slot.
+    Vif &vif() { return all_.board().vif(*slot_); }
     /// That go along with the last answer.
     const std::vector<int> &answer_descriptors() const { return answer_descriptors_; }
     /// Why the last request was refused, for the log.
@@ -123,16 +125,15 @@ class Attached {
     uint32_t share_pages();
     uint32_t refuse(uint32_t status, std::string why);
     void detach();
-    Vif &vif() { return all_.board().vif(*slot_); }
     Attachments::Function &function() { return all_.functions_[*slot_]; }
 
     Attachments &all_;
+    const int pid_;
     bool greeted_ = false;
     uint64_t features_ = 0; // in force
     std::vector<int> answer_descriptors_;
     std::optional<uint32_t> slot_;
     bool made_ = false; // the VIF, for this connection alone
-    std::string machine_;
     std::string refusal_;
 };
 

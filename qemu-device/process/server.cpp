@@ -57,12 +57,15 @@ bool send_answer(int socket, std::span<uint8_t> reply, const std::vector<int> &d
     return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
 }
 
-std::string peer_name(int fd) {
+/// By the kernel's word. 0: it is not to be known here.
+int peer_pid(int fd) {
     ucred peer{};
     socklen_t length = sizeof(peer);
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
-        return "a peer";
-    return "process " + std::to_string(peer.pid);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ? 0 : peer.pid;
+}
+
+std::string peer_name(int pid) {
+    return pid == 0 ? "a peer" : "process " + std::to_string(pid);
 }
 
 } // namespace
@@ -101,16 +104,17 @@ void AttachServer::accept_one() {
             g_usleep(10000); // it stays in the queue: do not spin
         return;
     }
+    int pid = peer_pid(peer.get());
     if (connections_.size() >= connections_max_) {
         if (refused_++ == 0)
-            log_line(LOG_WARNING, peer_name(peer.get()) + " is turned away: there are " +
+            log_line(LOG_WARNING, peer_name(pid) + " is turned away: there are " +
                                       std::to_string(connections_max_) + " connections");
         return;
     }
     refused_ = 0;
-    std::string name = peer_name(peer.get());
-    Connection &made = *connections_.emplace_back(std::make_unique<Connection>(*this, all_, peer.release()));
-    made.name = std::move(name);
+    Connection &made =
+        *connections_.emplace_back(std::make_unique<Connection>(*this, all_, peer.release(), pid));
+    made.name = peer_name(pid);
     made.source = g_unix_fd_add(
         made.socket.get(), static_cast<GIOCondition>(G_IO_IN | G_IO_HUP | G_IO_ERR),
         [](gint, GIOCondition, gpointer opaque) -> gboolean {
@@ -165,8 +169,8 @@ void AttachServer::answer(Connection &connection, std::span<const uint8_t> packe
     if (!attached.refusal().empty())
         log_line(LOG_WARNING, connection.name + " is refused: " + attached.refusal());
     if (!had && attached.slot()) {
-        if (!attached.machine().empty())
-            connection.name += " (" + attached.machine() + ")";
+        if (const auto &machine = attached.vif().machine(); machine && !machine->name.empty())
+            connection.name += " (" + machine->name + ")";
         log_line(LOG_INFO, connection.name + " has slot " + std::to_string(*attached.slot()));
     }
     if (!send_answer(connection.socket.get(), reply, attached.answer_descriptors()))

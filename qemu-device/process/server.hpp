@@ -27,7 +27,8 @@ class AttachServer {
   private:
     struct Connection;
     struct Connection {
-        Connection(AttachServer &s, Attachments &all, int fd) : server(s), socket(fd), attached(all) {}
+        Connection(AttachServer &s, Attachments &all, int fd, int pid)
+            : server(s), socket(fd), attached(all, pid) {}
         ~Connection();
 
         AttachServer &server;

@@ -4,6 +4,7 @@ import fcntl
 import mmap
 import os
 import select
+import signal
 import socket
 import stat
 import struct
@@ -16,8 +17,8 @@ from pathlib import Path
 import attach_client
 from attach_client import OK, PAGE, PATIENCE, RAM, Connection, CutOff, Machine, Memory, abi, request
 from machine import wait_for
-from svio_tool import paths
-from svio_tool.board_process import PROGRAM, BoardProcess
+from svio_tool import paths, ui
+from svio_tool.board_process import PROGRAM, SVIOCTL, BoardProcess
 from svio_tool.testing import sanitizer_environment
 from wires import PEER, DgramWire, arp_request, frame
 
@@ -434,6 +435,55 @@ class TestManagement(ProcessTest):
         wait_for(lambda: sorted(self.board.vifs()) == [other.slot, mate.slot], "the slot to be given back")
         self.assertEqual(late.attach(name="web"), OK)
         self.assertEqual(late.id, identity)
+
+    def test_machine_and_process(self):
+        """Who has a VIF: the name that the machine has given, the process that the kernel names."""
+        self.start()
+        vifs = lambda: {vif["slot"]: vif["vm"] for vif in self.board.ctl("vif", "list")["vifs"]}  # noqa: E731
+        web = self.machine(0, machine="web server é")
+        self.board.ctl("vif", "create", "--name", "late")
+        named = {"name": "web server é", "pid": os.getpid()}
+        self.assertEqual(vifs(), {0: None, None: None, web.slot: named})
+        self.assertEqual(self.board.ctl("vif", "show", web.slot)["vif"]["vm"], named)
+        # What would change a terminal or begin a line of the log is not passed on.
+        rogue = self.machine(1, machine="\x1b[2J\n<0>x")
+        self.assertEqual(vifs()[rogue.slot]["name"], "?[2J?<0>x")
+        self.assertIn("(?[2J?<0>x) has slot", self.board.said())
+        text = ui.output([SVIOCTL, "-s", self.board.mgmt, "vif", "list"], "svioctl failed")
+        head, *rows = text.splitlines()
+        self.assertEqual(head.split()[-2:], ["PID", "VM"])
+        self.assertIn(f"{os.getpid()}  web server é", rows[1])
+        shown = ui.output([SVIOCTL, "-s", self.board.mgmt, "vif", "show", web.slot], "svioctl failed")
+        self.assertRegex(shown, rf"(?m)^vm +web server é$\n^pid +{os.getpid()}$")
+        web.close()
+        wait_for(lambda: web.slot not in vifs(), "the slot to be given back")
+        other = self.machine(2, machine="")
+        self.assertEqual(vifs()[other.slot], {"name": "", "pid": os.getpid()})
+
+    def test_watch(self):
+        """Rates of all machines' VIFs and the cores' load; plain rows where there is no terminal."""
+        self.start("--cores", "2")
+        one, two = self.running(0, machine="left"), self.running(1, machine="right")
+        watch = subprocess.Popen([SVIOCTL, "-s", self.board.mgmt, "watch", "-i", "0.02"], text=True,
+                                 stdout=subprocess.PIPE)
+        try:
+            seen = {}
+            for seed in range(2000):
+                self.check_way(one, two, sizes=(60 + seed % 1000,))
+                words = watch.stdout.readline().split()
+                self.assertNotIn("\x1b", "".join(words))
+                if words[-1] in ("left", "right") and max(map(float, words[3:7])) > 0:
+                    seen[words[-1]] = float(words[3]) > 0, float(words[5]) > 0
+                elif words[0] in ("core0", "core1") and float(words[2]) > 0:
+                    seen[words[0]] = True
+                if len(seen) >= 3:
+                    break
+            self.assertEqual((seen.get("left"), seen.get("right")), ((True, False), (False, True)))
+            self.assertTrue(seen.get("core0") or seen.get("core1"), seen)
+        finally:
+            watch.send_signal(signal.SIGINT)
+            self.assertEqual(watch.wait(PATIENCE), 0)
+            watch.stdout.close()
 
     def test_own_mac_and_chosen_mac(self):
         self.start()
