@@ -23,9 +23,12 @@
 #define SVIO_ATTACH_BAD_ACCESS 8 /* nothing: an access that no register allows */
 #define SVIO_ATTACH_DMA 9        /* svio_attach_count: 1: memory and signals may be used, 0: not */
 #define SVIO_ATTACH_RESET 10     /* nothing: any reset but that by CONTROL */
-#define SVIO_ATTACH_COUNT 11
+#define SVIO_ATTACH_PAGES 11     /* nothing; the answer has two descriptors: see struct svio_attach_polling */
+#define SVIO_ATTACH_COUNT 12
 
 #define SVIO_ATTACH_ANSWER (1u << 31) /* of svio_attach_header.request */
+
+#define SVIO_ATTACH_F_PAGES (1ULL << 0) /* feature: PAGES */
 
 #define SVIO_ATTACH_REGIONS_MAX 64
 
@@ -40,7 +43,7 @@ SVIO_SIZE(svio_attach_header, 16);
 struct svio_attach_hello {
     __le32 version;  /* of the peer; the answer: the version that is spoken */
     __le32 vectors;  /* answer: MSI-X vectors of a function; else 0 */
-    __le64 features; /* that the peer can do; the answer: those of them in force. None so far */
+    __le64 features; /* that the peer can do; the answer: those of them in force */
 };
 SVIO_SIZE(svio_attach_hello, 16);
 
@@ -86,5 +89,21 @@ struct svio_attach_register {
     __le32 value;
 };
 SVIO_SIZE(svio_attach_register, 8);
+
+/*
+ * Files that PAGES brings, of one page each and sealed against shrinking. The first is the same for all
+ * peers, which can only read it; the second is this attachment's alone.
+ */
+struct svio_attach_polling {
+    __le32 cores; /* of the board, that look for work all the time at this moment */
+};
+SVIO_SIZE(svio_attach_polling, 4);
+
+struct svio_attach_raised {
+    __le32 vectors; /* bit n: vector n was raised; set by the board, taken by the peer */
+    __u8 reserved[60];
+    __le32 watchers; /* of the peer; not 0: it looks at `vectors`, and no eventfd need be written */
+};
+SVIO_SIZE(svio_attach_raised, 68);
 
 #endif /* SVIO_ATTACH_H */

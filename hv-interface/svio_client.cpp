@@ -102,6 +102,11 @@ Vif vif_from(const Json &json) {
         vif.core = json.at("core").get<uint32_t>();
     json.at("serving_cores").get_to(vif.serving_cores);
     json.at("automatic").get_to(vif.automatic);
+    if (auto vm = json.find("vm"); vm != json.end() && !vm->is_null()) {
+        vif.vm = vm->at("name").get<std::string>();
+        if (!vm->at("pid").is_null())
+            vif.pid = vm->at("pid").get<int>();
+    }
     return vif;
 }
 

@@ -84,6 +84,9 @@ struct Vif {
     uint32_t core = core_auto;
     std::vector<uint32_t> serving_cores; ///< one for each queue pair
     bool automatic = false;
+    /// The machine that has it, on a board that is a process of its own; none: not said, or unbound.
+    std::optional<std::string> vm{};
+    std::optional<int> pid{};
 };
 
 using Counters = std::vector<std::pair<std::string, uint64_t>>;

@@ -58,13 +58,13 @@ _svioctl()
     done
     local offer="--socket --json --help"
     case "${said[0]} ${said[1]}" in
-        " ") offer+=" vif core --version" ;;
+        " ") offer+=" vif core watch --version" ;;
         "vif ") offer+=" list show create destroy set bind unbind stats watch" ;;
         "core ") offer+=" list map" ;;
         "vif create") offer+=" --slot $settings" ;;
         "vif set") offer+=" $settings" ;;
         "vif stats") offer+=" --all" ;;
-        "vif watch") offer+=" --interval --count" ;;
+        "vif watch" | "watch "*) offer+=" --interval --count" ;;
         "core map") [[ ${#said[@]} -eq 3 ]] && offer+=" auto" ;;
     esac
     case "${said[0]} ${said[1]}" in

@@ -7,11 +7,13 @@
 #include <cerrno>
 #include <cinttypes>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <functional>
 #include <map>
+#include <unistd.h>
 
 namespace {
 
@@ -194,6 +196,19 @@ std::string rate_text(uint32_t max) {
     return max == 0 ? "-" : std::to_string(max);
 }
 
+std::string vm_text(const Vif &vif) {
+    return vif.vm && !vif.vm->empty() ? *vif.vm : "-";
+}
+
+std::string pid_text(const Vif &vif) {
+    return vif.pid ? std::to_string(*vif.pid) : "-";
+}
+
+// Only on a board that several machines share.
+bool have_machines(const std::vector<Vif> &vifs) {
+    return std::any_of(vifs.begin(), vifs.end(), [](const Vif &vif) { return vif.vm.has_value(); });
+}
+
 std::string link_text(const Vif &vif) {
     return std::string(vif.link_up ? "up" : "down") + (vif.link == "auto" ? "" : "!");
 }
@@ -217,11 +232,17 @@ void print_table(const Rows &rows) {
 
 void print_list(const std::vector<Vif> &vifs) {
     Rows rows = {{"SLOT", "ID", "NAME", "MAC", "VLAN", "LINK", "DRIVER", "MIN", "MAX", "WEIGHT", "CORE"}};
-    for (const Vif &vif : vifs)
+    bool machines = have_machines(vifs);
+    if (machines)
+        rows[0].insert(rows[0].end(), {"PID", "VM"});
+    for (const Vif &vif : vifs) {
         rows.push_back({slot_text(vif), std::to_string(vif.id), vif.name.empty() ? "-" : vif.name, vif.mac,
                         vlan_text(vif), link_text(vif), vif.running ? "running" : "-",
                         rate_text(vif.min_mbps), rate_text(vif.max_mbps), std::to_string(vif.weight),
                         core_text(vif)});
+        if (machines)
+            rows.back().insert(rows.back().end(), {pid_text(vif), vm_text(vif)});
+    }
     print_table(rows);
 }
 
@@ -250,6 +271,10 @@ void print_vif(const Vif &vif) {
                           ":" + std::to_string(vif.qos_limit.weight));
     line("core", core_text(vif));
     line("automatic", vif.automatic ? "yes" : "no");
+    if (vif.vm) {
+        line("vm", vm_text(vif));
+        line("pid", pid_text(vif));
+    }
 }
 
 void print_counters(const std::string &prefix, const Counters &counters, bool all) {
@@ -304,8 +329,9 @@ Tally tally_of(const Stats &stats) {
 
 std::string per_second(uint64_t now, uint64_t before, double seconds, double unit) {
     char text[32];
-    snprintf(text, sizeof(text), "%.*f", unit == 1 ? 0 : 2,
-             static_cast<double>(now - before) / seconds / unit);
+    // A driver that came anew has cleared its counters.
+    double passed = now >= before ? static_cast<double>(now - before) : 0;
+    snprintf(text, sizeof(text), "%.*f", unit == 1 ? 0 : 2, passed / seconds / unit);
     return text;
 }
 
@@ -315,53 +341,110 @@ double now_seconds() {
     return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) / 1e9;
 }
 
-// One line of JSON, or a table of rates, for each interval: of one VIF or of all that are bound.
-void watch(Client &client, const Options &options) {
-    std::map<uint64_t, Tally> before; // by ID: what is in a slot may be another VIF the next time
-    double then = now_seconds();
-    for (unsigned n = 0;; n++) {
-        std::vector<Vif> vifs = options.target.empty()
-                                    ? client.list()
-                                    : std::vector<Vif>{client.show(target_from(options.target))};
+volatile sig_atomic_t interrupted = 0;
+
+// What is being printed is printed, and then it ends well.
+void end_when_interrupted() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { interrupted = 1; };
+    for (int signal : {SIGINT, SIGTERM})
+        sigaction(signal, &action, nullptr);
+}
+
+/// One line of JSON, or tables of rates, for each interval: of one VIF, or of all that are bound and the
+/// cores.
+class Watch {
+  public:
+    Watch(Client &client, const Options &options)
+        : client_(client), options_(options), live_(!options.json && isatty(STDOUT_FILENO)) {}
+
+    void run() {
+        end_when_interrupted();
+        for (unsigned n = 0; interrupted == 0; n++) {
+            look(n > 0); // rates need two
+            if (options_.count != 0 && n + (options_.json ? 1 : 0) >= options_.count)
+                return;
+            double whole = 0, part = modf(options_.interval, &whole);
+            timespec time{static_cast<time_t>(whole), static_cast<long>(part * 1e9)};
+            nanosleep(&time, nullptr);
+        }
+    }
+
+  private:
+    void look(bool print) {
+        std::vector<Vif> vifs = options_.target.empty()
+                                    ? client_.list()
+                                    : std::vector<Vif>{client_.show(target_from(options_.target))};
+        double now = now_seconds();
+        seconds_ = std::max(now - then_, 1e-3);
+        std::string json;
+        Rows rows = vif_rows(vifs, json);
+        Rows cores = options_.json || !options_.target.empty() ? Rows() : core_rows();
+        if (live_)
+            fputs("\033[H\033[2J", stdout); // from the top of an empty screen
+        if (options_.json) {
+            printf("[%s]\n", json.c_str());
+        } else if (print) {
+            print_table(rows);
+            if (!cores.empty())
+                print_table(cores);
+        }
+        fflush(stdout);
+        then_ = now;
+    }
+    Rows vif_rows(const std::vector<Vif> &vifs, std::string &json) {
         Rows rows = {
             {"SLOT", "ID", "NAME", "TX-FRAMES/S", "TX-MBIT/S", "RX-FRAMES/S", "RX-MBIT/S", "DROPS/S"}};
-        std::string json;
+        bool machines = have_machines(vifs);
+        if (machines)
+            rows[0].emplace_back("VM");
         std::map<uint64_t, Tally> after;
-        double now = now_seconds(), seconds = std::max(now - then, 1e-3);
         for (const Vif &vif : vifs) {
             if (!vif.slot)
                 continue;
             Tally tally;
             try {
-                tally = tally_of(client.stats(Target::of_id(vif.id)));
+                tally = tally_of(client_.stats(Target::of_id(vif.id)));
             } catch (const Refused &) {
                 continue; // it went away meanwhile
             }
-            json += (json.empty() ? "" : ",") + client.last_answer();
+            json += (json.empty() ? "" : ",") + client_.last_answer();
             after[vif.id] = tally;
-            auto last = before.find(vif.id);
-            const Tally &from = last == before.end() ? tally : last->second;
+            auto last = before_.find(vif.id);
+            const Tally &from = last == before_.end() ? tally : last->second;
             rows.push_back({slot_text(vif), std::to_string(vif.id), vif.name.empty() ? "-" : vif.name,
-                            per_second(tally.tx_frames, from.tx_frames, seconds, 1),
-                            per_second(tally.tx_bytes, from.tx_bytes, seconds, 125'000),
-                            per_second(tally.rx_frames, from.rx_frames, seconds, 1),
-                            per_second(tally.rx_bytes, from.rx_bytes, seconds, 125'000),
-                            per_second(tally.drops, from.drops, seconds, 1)});
+                            per_second(tally.tx_frames, from.tx_frames, seconds_, 1),
+                            per_second(tally.tx_bytes, from.tx_bytes, seconds_, 125'000),
+                            per_second(tally.rx_frames, from.rx_frames, seconds_, 1),
+                            per_second(tally.rx_bytes, from.rx_bytes, seconds_, 125'000),
+                            per_second(tally.drops, from.drops, seconds_, 1)});
+            if (machines)
+                rows.back().push_back(vm_text(vif));
         }
-        if (options.json)
-            printf("[%s]\n", json.c_str());
-        else if (n > 0) // rates need two looks
-            print_table(rows);
-        fflush(stdout);
-        before = std::move(after);
-        then = now;
-        if (options.count != 0 && n + (options.json ? 1 : 0) >= options.count)
-            return;
-        double whole = 0, part = modf(options.interval, &whole);
-        timespec time{static_cast<time_t>(whole), static_cast<long>(part * 1e9)};
-        nanosleep(&time, nullptr);
+        before_ = std::move(after);
+        return rows;
     }
-}
+    Rows core_rows() {
+        Rows rows = {{"CORE", "QUEUES", "LOAD-%", "SLEEPS/S"}};
+        std::vector<Core> after = client_.cores();
+        for (size_t n = 0; n < after.size(); n++) {
+            const Core &core = after[n], &from = n < cores_.size() ? cores_[n] : core;
+            rows.push_back({"core" + std::to_string(core.core), std::to_string(core.queues),
+                            per_second(core.busy_ns, from.busy_ns, seconds_, 1e7),
+                            per_second(core.sleeps, from.sleeps, seconds_, 1)});
+        }
+        cores_ = std::move(after);
+        return rows;
+    }
+
+    Client &client_;
+    const Options &options_;
+    const bool live_;
+    std::map<uint64_t, Tally> before_; // by ID: what is in a slot may be another VIF the next time
+    std::vector<Core> cores_;
+    double then_ = now_seconds();
+    double seconds_ = 1;
+};
 
 // ---- verbs ----
 
@@ -375,6 +458,7 @@ class Verbs {
         CLI::App *vif = app.add_subcommand("vif", "virtual interfaces");
         vif->require_subcommand(1);
         add_vif_verbs(vif);
+        add_watch(&app);
         CLI::App *core = app.add_subcommand("core", "on-board cores");
         core->require_subcommand(1);
         add(core, "list", "all cores", [this](Client &client) {
@@ -438,9 +522,12 @@ class Verbs {
             show(client, [&] { print_stats(result, o_.all); });
         });
         stats->add_flag("-a,--all", o_.all, "also those that are zero");
+        add_watch(vif);
+    }
+    void add_watch(CLI::App *to) {
         CLI::App *watching =
-            add(vif, "watch", "rates, over and over", [this](Client &client) { watch(client, o_); });
-        watching->add_option("VIF", o_.target, "one VIF; without: all");
+            add(to, "watch", "rates, over and over", [this](Client &client) { Watch(client, o_).run(); });
+        watching->add_option("VIF", o_.target, "one VIF; without: all, and the cores");
         watching->add_option("-i,--interval", o_.interval, "seconds between looks")
             ->type_name("SECONDS")
             ->check(CLI::Range(0.01, 86400.0));

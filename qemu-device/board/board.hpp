@@ -89,6 +89,9 @@ class Board final : public VifHost {
     bool balance_due();
     /// Moves at most one queue pair to another core. Guest lock held.
     void balance();
+    /// Eventfds of pair 0 send, receive, pair 1 ...: a write is a ring, and wakes the core that serves the
+    /// pair without anybody between. They stay through resets. Guest lock held.
+    void set_bells(Vif &vif, std::vector<Descriptor> bells);
     /// The port can send again.
     void port_ready();
     /// Its link, for all VIFs. Guest lock held.

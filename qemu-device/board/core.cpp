@@ -21,6 +21,8 @@ namespace svio {
 namespace {
 
 constexpr uint64_t budget_start_ns = 10'000;
+constexpr uint64_t deaf_ns = 1'000'000;
+constexpr uint32_t cpu_rounds = 1024;
 
 thread_local Core *this_core = nullptr;
 
@@ -51,6 +53,7 @@ Core::~Core() {
 }
 
 void Core::serve(Vif &vif, unsigned pair) {
+    watch(vif, pair);
     served_.push_back({&vif, pair});
     auto client = std::find_if(clients_.begin(), clients_.end(), [&](auto &c) { return c.vif == &vif; });
     if (client == clients_.end()) {
@@ -61,6 +64,7 @@ void Core::serve(Vif &vif, unsigned pair) {
 }
 
 void Core::leave(Vif &vif, unsigned pair) {
+    unwatch(vif, pair);
     std::erase_if(served_, [&](const Served &s) { return s.vif == &vif && s.pair == pair; });
     for (Client &client : clients_) {
         if (client.vif == &vif)
@@ -197,6 +201,8 @@ void Core::note_waiting() {
 bool Core::step() {
     counters.add(CorePolls);
     bool found = poked_.load(std::memory_order_relaxed) && poked_.exchange(false, std::memory_order_seq_cst);
+    if (was_rung_) [[unlikely]]
+        found |= take_bells();
     if (!loaded_.empty()) [[unlikely]]
         refill();
     found |= board_.cable() ? serve_send() : serve_switched();
@@ -547,9 +553,10 @@ bool Core::flush() {
     bool sends = board_.port().wants_guest_lock() && (frames_wait_ || again) && !board_.port().blocked();
     bool news = board_.has_error_news();
     bool balances = board_.balance_due();
-    if (!signals_wait_ && !sends && !news && !flush_port_ && !balances)
+    if (signals_wait_ || sends || news || flush_port_)
+        board_.lock().lock();
+    else if (!balances || !board_.lock().try_lock()) // the next time is soon enough for balancing
         return false;
-    board_.lock().lock();
     counters.add(CoreLockTaken);
     bool found = false;
     // With the guest lock nobody can begin a pause, but one may be in force (a stopped machine): then all
@@ -595,6 +602,7 @@ void Core::run() {
     this_core = this;
     board_.hooks().begin(index_);
     uint64_t idle_since = 0;
+    uint32_t rounds = 0;
     while (!stopping_.load(std::memory_order_relaxed)) {
         if (board_.paused()) {
             say_polling(false);
@@ -607,6 +615,8 @@ void Core::run() {
             stuck_since_ = 0; // nobody could have sent meanwhile
             continue;
         }
+        if (++rounds % cpu_rounds == 0) // one that never sleeps is told of too
+            cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
         if (round()) {
             idle_since = 0;
             continue;
@@ -657,6 +667,11 @@ void Core::rest() {
 // True if something is there after all.
 bool Core::arm_all() {
     bool there = false;
+    // What was rung for before is seen below, and would end the sleep at once.
+    take_bells();
+    bells_fd_ = bells_.fd();
+    deaf_ = bells_.deaf();
+    lack_fd_ = -1;
     for (const Client &client : clients_) {
         for (const Client::Part &part : client.parts) {
             SendQueue &queue = client.vif->pair(part.pair).send;
@@ -676,6 +691,7 @@ bool Core::arm_all() {
         std::lock_guard lock(queue.mutex);
         if (queue.running())
             there |= queue.arm_bell(missing_);
+        lack_fd_ = lacks_.vif->pair(lacks_.pair).bells[SVIO_RECEIVE].get();
     }
     return there;
 }
@@ -718,20 +734,28 @@ void Core::sleep() {
     // Sequentially consistent against wake(): what was poked before we said that we sleep is seen here.
     if (prepare_sleep() && !poked_.load(std::memory_order_seq_cst) && !stopping_ && !board_.paused()) {
         Port &port = board_.port();
-        std::array<pollfd, 3> fds{};
+        std::array<pollfd, 5> fds{};
         nfds_t n = 0;
         fds[n++] = {wake_fd_, POLLIN, 0};
         if (serves_port_ && !hold_port_ && !has_backlog() && port.receive_fd() >= 0)
             fds[n++] = {port.receive_fd(), POLLIN, 0};
         if (frames_wait_ && port.send_fd() >= 0)
             fds[n++] = {port.send_fd(), POLLOUT, 0};
+        nfds_t ports = n;
+        for (int fd : {bells_fd_, lack_fd_}) {
+            if (fd >= 0)
+                fds[n++] = {fd, POLLIN, 0};
+        }
         counters.add(CoreSleeps);
         cpu_ns_.store(thread_cpu_ns(), std::memory_order_relaxed);
         uint64_t before = board_.clock().now();
         uint64_t until = wake_time();
+        if (deaf_ && (until == 0 || until > before + deaf_ns))
+            until = before + deaf_ns;
         uint64_t wait = until > before ? until - before : 0;
         timespec timeout{static_cast<time_t>(wait / 1'000'000'000), static_cast<long>(wait % 1'000'000'000)};
         ppoll(fds.data(), n, until ? &timeout : nullptr, nullptr);
+        was_rung_ = std::any_of(fds.begin() + ports, fds.begin() + n, [](auto &f) { return f.revents != 0; });
         if (tokens_at_ == 0)
             adapt(board_.clock().now() - before);
         counters.add(CoreWakes);

@@ -6,6 +6,7 @@
 /// never waits for a core that waits for that lock.
 #pragma once
 
+#include "bells.hpp"
 #include "counters.hpp"
 #include "host.hpp"
 #include "pace.hpp"
@@ -42,6 +43,9 @@ class Core {
     /// The same, and another core goes on with what is on its way.
     void hand_over(Vif &vif, unsigned pair, Core &to);
     void serve_port() { serves_port_ = true; }
+    /// The pair's doorbells, if they are descriptors: it sleeps on them from now on, or no more.
+    void watch(Vif &vif, unsigned pair);
+    void unwatch(Vif &vif, unsigned pair);
 
     // ---- executors ----
     void start();
@@ -201,6 +205,7 @@ class Core {
     void refill();
     void announce();
     bool arm_all();
+    bool take_bells();
     uint64_t wake_time() const;
     void rest();
     void sleep();
@@ -260,6 +265,11 @@ class Core {
     std::atomic<bool> stopping_{false};
     std::atomic<uint64_t> cpu_ns_{0};
     int wake_fd_ = -1;
+    Bells bells_;           // of send queues
+    int bells_fd_ = -1;     // to sleep on, as it was when the core was last active,
+    int lack_fd_ = -1;      // and the doorbell of the receive queue that it has armed
+    bool deaf_ = false;     // see Bells::deaf()
+    bool was_rung_ = false; // one of these has woken it
     VirtualExecutor *executor_ = nullptr;
     std::thread thread_;
 };

@@ -68,6 +68,11 @@ class GuestLock {
     virtual ~GuestLock() = default;
     virtual void lock() {}
     virtual void unlock() {}
+    /// For what can wait. False: somebody has it.
+    virtual bool try_lock() {
+        lock();
+        return true;
+    }
 };
 
 /// The only source of time, in nanoseconds of any monotonic epoch.

@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace svio {
@@ -46,6 +47,9 @@ struct ManagementConfig {
     uint32_t port_mbps = 0;      ///< limit of the port, 0: none
     bool shared_signals = false; ///< functions share interrupts: the admin queue says so
 };
+
+/// UTF-8 without control characters.
+bool printable_utf8(std::string_view text);
 
 class Management {
   public:

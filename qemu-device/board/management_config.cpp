@@ -18,7 +18,9 @@ uint16_t vid(uint16_t vlan) {
     return vlan & SVIO_VLAN_VID;
 }
 
-/// UTF-8 without control characters, as RFC 3629 has it: no surrogate, nothing longer than need be.
+} // namespace
+
+// As RFC 3629 has it: no surrogate, nothing longer than need be.
 bool printable_utf8(std::string_view text) {
     for (size_t i = 0; i < text.size();) {
         auto lead = static_cast<uint8_t>(text[i++]);
@@ -39,8 +41,6 @@ bool printable_utf8(std::string_view text) {
     }
     return true;
 }
-
-} // namespace
 
 // ---- defaults ----
 

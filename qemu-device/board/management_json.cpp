@@ -197,6 +197,13 @@ Json core_json(uint32_t core) {
     return core == SVIO_CORE_AUTO ? Json("auto") : Json(core);
 }
 
+Json machine_json(const Vif *function) {
+    if (!function || !function->machine())
+        return nullptr;
+    const Machine &machine = *function->machine();
+    return {{"name", machine.name}, {"pid", machine.pid != 0 ? Json(machine.pid) : Json(nullptr)}};
+}
+
 Json vif_json(const Management &management, const VifRecord &record) {
     const VifSettings &s = record.settings;
     const svio_vif_info info = management.info_of(record);
@@ -231,6 +238,7 @@ Json vif_json(const Management &management, const VifRecord &record) {
     for (unsigned pair = 0; function && pair < function->pairs(); pair++)
         json["serving_cores"].push_back(function->pair(pair).core);
     json["automatic"] = record.automatic;
+    json["vm"] = machine_json(function);
     return json;
 }
 

@@ -85,6 +85,21 @@ void Board::move(Vif &vif, unsigned pair, unsigned core) {
     vif.pair(pair).core = core;
 }
 
+void Board::set_bells(Vif &vif, std::vector<Descriptor> bells) {
+    Pause pause(*this);
+    for (unsigned pair = 0; pair < SVIO_MAX_QUEUE_PAIRS; pair++) {
+        Core *core = pair < placements_[vif.config().slot].pairs ? &core_of(vif, pair) : nullptr;
+        if (core)
+            core->unwatch(vif, pair);
+        for (size_t direction : {SVIO_SEND, SVIO_RECEIVE}) {
+            size_t n = 2 * pair + direction;
+            vif.pair(pair).bells[direction] = n < bells.size() ? std::move(bells[n]) : Descriptor();
+        }
+        if (core)
+            core->watch(vif, pair);
+    }
+}
+
 bool Board::balance_due() {
     if (!shared() || cores_.size() < 2)
         return false;

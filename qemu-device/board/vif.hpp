@@ -8,6 +8,7 @@
 #pragma once
 
 #include "counters.hpp"
+#include "descriptor.hpp"
 #include "host.hpp"
 #include "queue.hpp"
 #include "rate.hpp"
@@ -18,6 +19,7 @@
 #include <atomic>
 #include <bitset>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -121,6 +123,12 @@ struct VifState {
     }
 };
 
+/// Whose a function is, where several machines have functions of one board.
+struct Machine {
+    std::string name{}; ///< printable
+    int pid = 0;        ///< of its process; 0: unknown
+};
+
 /// What a VIF needs of the board that it sits on.
 class VifHost {
   public:
@@ -183,6 +191,9 @@ class Vif {
         ReceiveQueue receive;
         std::vector<uint8_t> scratch; ///< where a frame is made into what the driver takes; receive.mutex
         unsigned core = 0;            ///< that serves it; changed while the board is paused
+        /// By direction: eventfds that are written in place of the doorbells' registers, see
+        /// Board::set_bells().
+        std::array<Descriptor, 2> bells;
         /// What there was to do for it, in bytes and a part for each message; since the last take_work().
         std::atomic<uint64_t> work{0};
 
@@ -284,6 +295,9 @@ class Vif {
     Signals &signals() { return signals_; }
     const FunctionConfig &config() const { return config_; }
     const Mac &mac() const { return mac_; }
+    /// Of the guest lock's holder; for people.
+    const std::optional<Machine> &machine() const { return machine_; }
+    void set_machine(std::optional<Machine> machine) { machine_ = std::move(machine); }
     /// For the switch.
     Switch::Edge edge() const;
     /// The port's link, whatever the VIF's own is.
@@ -358,6 +372,7 @@ class Vif {
 
     std::array<Pair, SVIO_MAX_QUEUE_PAIRS> pairs_;
     bool present_ = false;
+    std::optional<Machine> machine_;
     VifSettings settings_;
     std::atomic<unsigned> pairs_in_force_{0}; // a core that is not active asks for news of errors
     bool features_ok_ = false;

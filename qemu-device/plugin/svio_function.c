@@ -76,7 +76,7 @@ static const MemoryRegionOps svio_register_ops = {
 void svio_function_update(SvioFunction *function) {
     PCIDevice *pci = PCI_DEVICE(function);
 
-    svio_irqfd_update(function, msix_enabled(pci));
+    svio_irqfd_update(pci, msix_enabled(pci));
     svio_dma_update(function, pci_get_word(pci->config + PCI_COMMAND) & PCI_COMMAND_MASTER);
 }
 
@@ -113,7 +113,7 @@ static void svio_reset_hold(Object *obj, ResetType type) {
     svio_bell_settle(function);
     svio_board_pause(board);
     svio_dma_update(function, false);
-    svio_irqfd_update(function, false); /* PCI disables MSI-X next */
+    svio_irqfd_update(PCI_DEVICE(function), false); /* PCI disables MSI-X next */
     svio_board_reset(board, function->slot);
     svio_board_resume(board);
     /* What was held back for want of buffers is dropped now, rather than when bus mastering comes on again.
@@ -167,7 +167,7 @@ void svio_function_exit(SvioFunction *function) {
 
     svio_bell_stop(function);
     svio_dma_stop(function);
-    svio_irqfd_update(function, false);
+    svio_irqfd_update(pci, false);
     svio_pci_exit(pci, &function->msix);
     function->nic = NULL;
 }

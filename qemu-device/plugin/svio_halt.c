@@ -4,6 +4,10 @@
  * before it sleeps, as KVM does in the kernel (halt_poll_ns). In a conversation the answer comes within
  * microseconds, and waking a sleeping thread can take longer than all the rest of a round trip.
  *
+ * A board in another process (svio-vif) says so in a page that both see. What it raises meanwhile it only
+ * notes in another page, where the waiting vCPU finds it: no eventfd is written, and QEMU's main loop sleeps
+ * on. Whatever is in those pages, a vCPU looks no longer than its budget.
+ *
  * For TCG with a thread per vCPU; with KVM a halted vCPU is in the kernel and never comes here. QEMU's
  * condition wait is a function pointer (its sync profiler replaces it too), and a wait may return at any
  * time: the caller looks again.
@@ -11,8 +15,11 @@
 #include "svio_nic.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
 #include "hw/core/cpu.h"
+#include "qemu/memfd.h"
+#include "qemu/rcu_queue.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
 #include "system/cpus.h"
@@ -25,6 +32,10 @@
 static QemuCondWaitFunc wait_func;
 /* Cores of all devices that have `halt-poll` on. */
 static int polling_cores;
+/* Changed with the BQL, read under RCU. */
+static QLIST_HEAD(, SvioHaltBoard) boards = QLIST_HEAD_INITIALIZER(boards);
+/* vCPUs that look into the boards' pages; with the BQL. */
+static uint32_t watchers;
 /* Of this vCPU. */
 static __thread int64_t budget_ns = HALT_POLL_START_NS;
 
@@ -33,6 +44,57 @@ void svio_halt_polling(void *opaque, bool polling) {
 
     if (nic->halt_poll) {
         qatomic_add(&polling_cores, polling ? 1 : -1);
+    }
+}
+
+static bool cores_poll(void) {
+    SvioHaltBoard *board;
+
+    if (qatomic_read(&polling_cores) > 0) {
+        return true;
+    }
+    RCU_READ_LOCK_GUARD();
+    QLIST_FOREACH_RCU(board, &boards, next) {
+        if (qatomic_read(&board->polling->cores) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool boards_raise(void) {
+    SvioHaltBoard *board;
+
+    RCU_READ_LOCK_GUARD();
+    QLIST_FOREACH_RCU(board, &boards, next) {
+        if (qatomic_read(&board->raised->vectors) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* With the BQL. */
+static void watch(int more) {
+    SvioHaltBoard *board;
+
+    watchers += more;
+    QLIST_FOREACH(board, &boards, next) {
+        qatomic_set(&board->raised->watchers, watchers);
+    }
+    /* Against the board, which notes a vector and then looks for watchers: what it did not write an eventfd
+     * for is seen by the look that follows the last watcher's leave. */
+    smp_mb();
+}
+
+/* With the BQL. */
+static void take_raised(void) {
+    SvioHaltBoard *board, *next;
+
+    QLIST_FOREACH_SAFE(board, &boards, next, next) {
+        if (qatomic_read(&board->raised->vectors) != 0) {
+            board->take(board->opaque);
+        }
     }
 }
 
@@ -51,13 +113,16 @@ static void relock(QemuMutex *mutex) {
 static bool poll_for_work(CPUState *cpu, QemuMutex *mutex, int64_t until) {
     bool idle;
 
+    watch(1);
     qemu_mutex_unlock(mutex);
     do {
         /* Whoever works on the answer may need this very CPU. */
         sched_yield();
-        idle = cpu_thread_is_idle(cpu);
-    } while (idle && qatomic_read(&polling_cores) > 0 && get_clock() < until);
+        idle = cpu_thread_is_idle(cpu) && !boards_raise();
+    } while (idle && cores_poll() && get_clock() < until);
     relock(mutex);
+    watch(-1);
+    take_raised();
     return !cpu_thread_is_idle(cpu);
 }
 
@@ -75,7 +140,7 @@ static void svio_cond_wait(QemuCond *cond, QemuMutex *mutex, const char *file, i
     CPUState *cpu = current_cpu;
     int64_t begin;
 
-    if (!cpu || cpu->halt_cond != cond || qatomic_read(&polling_cores) <= 0) {
+    if (!cpu || cpu->halt_cond != cond || !cores_poll()) {
         wait_func(cond, mutex, file, line);
         return;
     }
@@ -86,9 +151,59 @@ static void svio_cond_wait(QemuCond *cond, QemuMutex *mutex, const char *file, i
     adapt(get_clock() - begin);
 }
 
-void svio_halt_install(void) {
+bool svio_halt_install(void) {
     if (!wait_func && tcg_enabled() && qemu_tcg_mttcg_enabled()) {
         wait_func = qatomic_read(&qemu_cond_wait_func);
         qatomic_set(&qemu_cond_wait_func, svio_cond_wait);
     }
+    return wait_func != NULL;
+}
+
+/* ---- boards in other processes ---- */
+
+/* A page of theirs; NULL: the file could become shorter than that, and end us by SIGBUS. */
+static void *map_page(int fd, int protection) {
+    int seals = fcntl(fd, F_GET_SEALS);
+    struct stat status;
+    void *at;
+
+    if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &status) < 0 ||
+        status.st_size < (off_t)qemu_real_host_page_size()) {
+        return NULL;
+    }
+    at = mmap(NULL, qemu_real_host_page_size(), protection, MAP_SHARED, fd, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+static void svio_halt_free(SvioHaltBoard *board) {
+    if (board->polling) {
+        munmap((void *)board->polling, qemu_real_host_page_size());
+    }
+    if (board->raised) {
+        munmap(board->raised, qemu_real_host_page_size());
+    }
+    g_free(board);
+}
+
+SvioHaltBoard *svio_halt_watch(const int *fds, void (*take)(void *opaque), void *opaque) {
+    SvioHaltBoard *board = g_new0(SvioHaltBoard, 1);
+
+    board->take = take;
+    board->opaque = opaque;
+    board->polling = map_page(fds[0], PROT_READ);
+    board->raised = map_page(fds[1], PROT_READ | PROT_WRITE);
+    close(fds[0]);
+    close(fds[1]);
+    if (!board->polling || !board->raised) {
+        svio_halt_free(board);
+        return NULL;
+    }
+    qatomic_set(&board->raised->watchers, watchers);
+    QLIST_INSERT_HEAD_RCU(&boards, board, next);
+    return board;
+}
+
+void svio_halt_forget(SvioHaltBoard *board) {
+    QLIST_REMOVE_RCU(board, next);
+    call_rcu(board, svio_halt_free, rcu);
 }

@@ -5,13 +5,24 @@
  * no route left, the core takes the lock and msix_notify() does what it always does (it sets pending bits).
  *
  * With TCG there is nobody behind an eventfd but QEMU's main loop, one more thread to wake: not used there.
+ *
+ * A board in another process (svio-vif) writes the eventfds in any case: QEMU's main loop reads those that
+ * the kernel does not.
  */
-#include "svio_nic.h"
+#include "svio_irqfd.h"
 
 #include "hw/pci/msi.h"
 #include "hw/pci/msix.h"
 #include "qemu/atomic.h"
 #include "system/kvm.h"
+
+#include "svio_nic.h"
+#include "svio_vif.h"
+
+SvioIrqfd *svio_irqfd_of(PCIDevice *pci) {
+    return object_dynamic_cast(OBJECT(pci), TYPE_SVIO_VIF) ? &SVIO_VIF(pci)->irqfd
+                                                           : &SVIO_FUNCTION(pci)->irqfd;
+}
 
 static bool svio_irqfd_make_route(SvioVector *v, PCIDevice *pci, unsigned vector, MSIMessage msg) {
     KVMRouteChange change = kvm_irqchip_begin_route_changes(kvm_state);
@@ -32,9 +43,16 @@ static bool svio_irqfd_make_route(SvioVector *v, PCIDevice *pci, unsigned vector
     return true;
 }
 
+static void svio_irqfd_read_otherwise(SvioIrqfd *irqfd, SvioVector *v) {
+    if (irqfd->otherwise) {
+        event_notifier_set_handler(&v->event, irqfd->otherwise);
+    }
+}
+
 /* From now on cores signal by the eventfd. What one has left in it while it was not bound comes now. */
 static int svio_irqfd_use(PCIDevice *pci, unsigned vector, MSIMessage msg) {
-    SvioVector *v = &SVIO_FUNCTION(pci)->vectors[vector];
+    SvioIrqfd *irqfd = svio_irqfd_of(pci);
+    SvioVector *v = &irqfd->vectors[vector];
 
     if (v->open) {
         return 0;
@@ -45,27 +63,34 @@ static int svio_irqfd_use(PCIDevice *pci, unsigned vector, MSIMessage msg) {
         }
         v->made = true;
     }
-    if (!svio_irqfd_make_route(v, pci, vector, msg) ||
-        kvm_irqchip_add_irqfd_notifier_gsi(kvm_state, &v->event, NULL, v->virq) < 0) {
+    if (!svio_irqfd_make_route(v, pci, vector, msg)) {
         return 0; /* likewise */
+    }
+    if (irqfd->otherwise) {
+        event_notifier_set_handler(&v->event, NULL);
+    }
+    if (kvm_irqchip_add_irqfd_notifier_gsi(kvm_state, &v->event, NULL, v->virq) < 0) {
+        svio_irqfd_read_otherwise(irqfd, v);
+        return 0;
     }
     qatomic_store_release(&v->open, true);
     return 0;
 }
 
-static void svio_irqfd_unbind(SvioVector *v) {
+static void svio_irqfd_unbind(SvioIrqfd *irqfd, SvioVector *v) {
     if (v->open) {
         qatomic_set(&v->open, false);
         kvm_irqchip_remove_irqfd_notifier_gsi(kvm_state, &v->event, v->virq);
+        svio_irqfd_read_otherwise(irqfd, v);
     }
 }
 
 /* A core may have seen the vector open before we closed it: what it wrote becomes a pending bit. */
 static void svio_irqfd_poll(PCIDevice *pci, unsigned first, unsigned end) {
-    SvioFunction *function = SVIO_FUNCTION(pci);
+    SvioIrqfd *irqfd = svio_irqfd_of(pci);
 
     for (unsigned n = first; n < MIN(end, SVIO_VECTORS); n++) {
-        SvioVector *v = &function->vectors[n];
+        SvioVector *v = &irqfd->vectors[n];
 
         if (v->made && !v->open && event_notifier_test_and_clear(&v->event)) {
             msix_set_pending(pci, n);
@@ -74,43 +99,47 @@ static void svio_irqfd_poll(PCIDevice *pci, unsigned first, unsigned end) {
 }
 
 static void svio_irqfd_release(PCIDevice *pci, unsigned vector) {
-    svio_irqfd_unbind(&SVIO_FUNCTION(pci)->vectors[vector]);
+    SvioIrqfd *irqfd = svio_irqfd_of(pci);
+
+    svio_irqfd_unbind(irqfd, &irqfd->vectors[vector]);
     svio_irqfd_poll(pci, vector, vector + 1);
 }
 
-static void svio_irqfd_off(SvioFunction *function) {
-    msix_unset_vector_notifiers(PCI_DEVICE(function));
+static void svio_irqfd_off(PCIDevice *pci) {
+    SvioIrqfd *irqfd = svio_irqfd_of(pci);
+
+    msix_unset_vector_notifiers(pci);
     for (unsigned n = 0; n < SVIO_VECTORS; n++) {
-        SvioVector *v = &function->vectors[n];
+        SvioVector *v = &irqfd->vectors[n];
 
         /* If MSI-X is off already, none was released above. */
-        svio_irqfd_unbind(v);
+        svio_irqfd_unbind(irqfd, v);
         if (v->virq >= 0) {
             kvm_irqchip_release_virq(kvm_state, v->virq);
             v->virq = -1;
         }
-        if (v->made) {
+        if (v->made && !irqfd->otherwise) {
             event_notifier_cleanup(&v->event);
             v->made = false;
         }
     }
-    function->irqfd = false;
+    irqfd->on = false;
 }
 
-void svio_irqfd_update(SvioFunction *function, bool enabled) {
-    PCIDevice *pci = PCI_DEVICE(function);
+void svio_irqfd_update(PCIDevice *pci, bool enabled) {
+    SvioIrqfd *irqfd = svio_irqfd_of(pci);
 
-    if (function->irqfd == enabled || !kvm_msi_via_irqfd_enabled()) {
+    if (irqfd->on == enabled || !kvm_msi_via_irqfd_enabled()) {
         return;
     }
     if (!enabled) {
-        svio_irqfd_off(function);
+        svio_irqfd_off(pci);
         return;
     }
     for (unsigned n = 0; n < SVIO_VECTORS; n++) {
-        function->vectors[n].virq = -1;
+        irqfd->vectors[n].virq = -1;
     }
-    function->irqfd = true;
+    irqfd->on = true;
     /* Calls svio_irqfd_use(), which does not fail, for what is unmasked. */
     msix_set_vector_notifiers(pci, svio_irqfd_use, svio_irqfd_release, svio_irqfd_poll);
 }
@@ -119,9 +148,9 @@ void svio_irqfd_update(SvioFunction *function, bool enabled) {
 bool svio_irqfd_signal(void *opaque, unsigned vector) {
     SvioFunction *function = opaque;
 
-    if (vector >= SVIO_VECTORS || !qatomic_load_acquire(&function->vectors[vector].open)) {
+    if (vector >= SVIO_VECTORS || !qatomic_load_acquire(&function->irqfd.vectors[vector].open)) {
         return false;
     }
-    event_notifier_set(&function->vectors[vector].event);
+    event_notifier_set(&function->irqfd.vectors[vector].event);
     return true;
 }

@@ -13,6 +13,8 @@
 
 #include "board_c.h"
 #include "svio_abi.h"
+#include "svio_halt.h"
+#include "svio_irqfd.h"
 
 /* What PF and VF have in common; abstract. */
 #define TYPE_SVIO_FUNCTION "svio-function"
@@ -37,14 +39,6 @@ typedef struct SvioNicWindow {
 
 typedef struct SvioTranslation SvioTranslation;
 
-/* An MSI-X vector under KVM, see svio_irqfd.c. Changed with the BQL. */
-typedef struct SvioVector {
-    EventNotifier event;
-    int virq;
-    bool made; /* the event, */
-    bool open; /* and a core may write it (read without the BQL) */
-} SvioVector;
-
 /* A doorbell under KVM, see svio_bell.c. */
 typedef struct SvioBell {
     EventNotifier event;
@@ -62,8 +56,7 @@ struct SvioFunction {
     MemoryRegion registers;
     MemoryRegion msix;
 
-    SvioVector vectors[SVIO_VECTORS];
-    bool irqfd; /* vectors are bound as the guest unmasks them */
+    SvioIrqfd irqfd;
 
     SvioBell bells[2 * SVIO_MAX_QUEUE_PAIRS];
     unsigned bells_made;
@@ -184,11 +177,6 @@ void svio_net_start(SvioNic *nic);
 void svio_net_stop(SvioNic *nic);
 void svio_net_link_loaded(SvioNic *nic);
 
-/* svio_irqfd.c */
-/* MSI-X is enabled or not now. The board is paused. */
-void svio_irqfd_update(SvioFunction *function, bool enabled);
-bool svio_irqfd_signal(void *opaque, unsigned vector);
-
 /* svio_virtual.c */
 bool svio_virtual(const SvioNic *nic);
 bool svio_virtual_check(SvioNic *nic, Error **errp);
@@ -203,8 +191,6 @@ void svio_bell_settle(SvioFunction *function);
 void svio_bell_settle_all(SvioNic *nic);
 
 /* svio_halt.c */
-/* Has the vCPUs poll while cores of a device with `halt-poll` do. */
-void svio_halt_install(void);
 void svio_halt_polling(void *opaque, bool polling);
 
 /* svio_qom.c */

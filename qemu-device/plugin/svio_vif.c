@@ -7,23 +7,18 @@
  * down. When the board is back the function attaches anew, and the driver, told so by an event, resets it:
  * another VIF ID says that all is forgotten.
  */
-#include "qemu/osdep.h"
+#include "svio_vif.h"
 
 #include "exec/address-spaces.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
 #include "exec/replay-core.h"
 #include "hw/pci/msix.h"
 #include "hw/pci/pci_bus.h"
-#include "hw/pci/pci_device.h"
 #include "hw/pci/pcie.h"
 #include "hw/qdev-properties-system.h"
 #include "hw/qdev-properties.h"
 #include "migration/blocker.h"
-#include "net/net.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
-#include "qemu/event_notifier.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/range.h"
@@ -33,9 +28,7 @@
 #include "system/runstate.h"
 #include "system/system.h"
 
-#include "svio_attach.h"
 #include "svio_pci.h"
-#include "svio_vif.h"
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -44,61 +37,18 @@
 #define SVIO_VIF_PATIENCE_S 5
 #define SVIO_VIF_RETRY_MS 200
 
-#define TYPE_SVIO_VIF "svio-vif"
-OBJECT_DECLARE_SIMPLE_TYPE(SvioVif, SVIO_VIF)
-
-typedef struct SvioVector {
-    EventNotifier event;
-    SvioVif *vif;
-    unsigned number;
-} SvioVector;
-
-typedef struct SvioRegion {
-    struct svio_attach_region region;
-    int fd;
-} SvioRegion;
-
-/* What a guest reads while the board is away. */
-typedef struct SvioKnown {
-    uint32_t identity[(SVIO_REG_LINK_SPEED + 4) / 4]; /* registers from MAGIC to LINK_SPEED */
-    uint32_t events;
-    uint32_t event_vector;
-} SvioKnown;
-
-struct SvioVif {
-    PCIDevice parent_obj;
-
-    /* properties */
-    char *board;
-    char *name;
-    MACAddr mac;
-    uint32_t pairs;
-    uint32_t queue_size;
-
-    MemoryRegion registers;
-    MemoryRegion msix;
-    SvioVector vectors[SVIO_VECTORS];
-    EventNotifier bells[2 * SVIO_MAX_QUEUE_PAIRS];
-    bool bells_by_kvm;
-
-    int fd;        /* -1: the board is away */
-    bool attached; /* it has taken us; what it says before that is an attempt */
-    uint32_t tag;
-    SvioKnown known;
-    QEMUTimer *retry;
-
-    MemoryListener listener;
-    GArray *regions;  /* of SvioRegion: that the board has */
-    GArray *building; /* in a transaction */
-
-    VMChangeStateEntry *vm_state;
-    bool dma; /* what the board was told */
-    Error *migration_blocker;
-};
-
 /* ---- the connection ---- */
 
 static void svio_vif_lost(SvioVif *vif, const char *why);
+
+static void svio_vif_disconnect(SvioVif *vif) {
+    if (vif->fd >= 0) {
+        qemu_set_fd_handler(vif->fd, NULL, NULL, NULL);
+        close(vif->fd);
+        vif->fd = -1;
+    }
+    svio_vif_forget_pages(vif);
+}
 
 static bool svio_vif_send(int fd, const struct svio_attach_header *header, const void *payload,
                           const int *fds, unsigned count) {
@@ -123,9 +73,34 @@ static bool svio_vif_send(int fd, const struct svio_attach_header *header, const
     return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)(sizeof(*header) + header->length);
 }
 
-/* SVIO_ST_*, or -1: the board is away. answer: so many bytes, if the status is OK. */
-static int svio_vif_ask(SvioVif *vif, uint32_t request, const void *payload, uint32_t length, const int *fds,
-                        unsigned count, void *answer, uint32_t answer_length) {
+/* As recv(), with the two descriptors that are to come along: fds. Of others none stays open. */
+static ssize_t svio_vif_receive(int fd, void *to, size_t size, int *fds) {
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(2 * sizeof(int))];
+    } control;
+    struct iovec place = {to, size};
+    struct msghdr message = {.msg_iov = &place, .msg_iovlen = 1};
+    struct cmsghdr *rights;
+    ssize_t got;
+
+    if (fds) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof(control);
+        fds[0] = fds[1] = -1;
+    }
+    do {
+        got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    } while (got < 0 && errno == EINTR);
+    rights = got >= 0 && fds ? CMSG_FIRSTHDR(&message) : NULL;
+    if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
+        memcpy(fds, CMSG_DATA(rights), MIN(rights->cmsg_len - CMSG_LEN(0), 2 * sizeof(int)));
+    }
+    return got;
+}
+
+int svio_vif_ask(SvioVif *vif, uint32_t request, const void *payload, uint32_t length, const int *fds,
+                 unsigned count, void *answer, uint32_t answer_length, int *answer_fds) {
     struct svio_attach_header header = {.request = request, .tag = ++vif->tag, .length = length};
     struct {
         struct svio_attach_header header;
@@ -140,9 +115,7 @@ static int svio_vif_ask(SvioVif *vif, uint32_t request, const void *payload, uin
         svio_vif_lost(vif, "the connection ended");
         return -1;
     }
-    do {
-        got = recv(vif->fd, &back, sizeof(back), 0);
-    } while (got < 0 && errno == EINTR);
+    got = svio_vif_receive(vif->fd, &back, sizeof(back), answer_fds);
     if (got <= 0) {
         svio_vif_lost(vif, got == 0 ? "the connection ended" : "it does not answer");
         return -1;
@@ -151,7 +124,13 @@ static int svio_vif_ask(SvioVif *vif, uint32_t request, const void *payload, uin
     if ((size_t)got < sizeof(back.header) || back.header.request != (request | SVIO_ATTACH_ANSWER) ||
         back.header.tag != header.tag || back.header.length != got - sizeof(back.header) ||
         back.header.status >= SVIO_ST_COUNT ||
-        back.header.length != (back.header.status == SVIO_ST_OK ? answer_length : 0)) {
+        back.header.length != (back.header.status == SVIO_ST_OK ? answer_length : 0) ||
+        (answer_fds && (back.header.status == SVIO_ST_OK) != (answer_fds[1] >= 0))) {
+        for (int n = 0; answer_fds && n < 2; n++) {
+            if (answer_fds[n] >= 0) {
+                close(answer_fds[n]);
+            }
+        }
         svio_vif_lost(vif, "its answer makes no sense");
         return -1;
     }
@@ -161,17 +140,17 @@ static int svio_vif_ask(SvioVif *vif, uint32_t request, const void *payload, uin
     return back.header.status;
 }
 
-static int svio_vif_count(SvioVif *vif, uint32_t request, uint32_t value, const int *fds) {
+int svio_vif_count(SvioVif *vif, uint32_t request, uint32_t value, const int *fds) {
     struct svio_attach_count count = {.count = value};
 
-    return svio_vif_ask(vif, request, &count, sizeof(count), fds, fds ? value : 0, NULL, 0);
+    return svio_vif_ask(vif, request, &count, sizeof(count), fds, fds ? value : 0, NULL, 0, NULL);
 }
 
 static uint32_t svio_vif_get(SvioVif *vif, uint32_t offset) {
     struct svio_attach_register access = {.offset = offset};
 
-    if (svio_vif_ask(vif, SVIO_ATTACH_READ, &access, sizeof(access), NULL, 0, &access, sizeof(access)) !=
-        SVIO_ST_OK) {
+    if (svio_vif_ask(vif, SVIO_ATTACH_READ, &access, sizeof(access), NULL, 0, &access, sizeof(access),
+                     NULL) != SVIO_ST_OK) {
         return 0;
     }
     return access.value;
@@ -180,131 +159,7 @@ static uint32_t svio_vif_get(SvioVif *vif, uint32_t offset) {
 static void svio_vif_put(SvioVif *vif, uint32_t offset, uint32_t value) {
     struct svio_attach_register access = {.offset = offset, .value = value};
 
-    svio_vif_ask(vif, SVIO_ATTACH_WRITE, &access, sizeof(access), NULL, 0, NULL, 0);
-}
-
-/* ---- memory ---- */
-
-static void svio_vif_begin(MemoryListener *listener) {
-    SvioVif *vif = container_of(listener, SvioVif, listener);
-
-    g_array_set_size(vif->building, 0);
-}
-
-static bool svio_vif_follows(const SvioRegion *last, const SvioRegion *next) {
-    return last->fd == next->fd && last->region.address + last->region.size == next->region.address &&
-           last->region.offset + last->region.size == next->region.offset;
-}
-
-/* RAM that has a file which others may map. Anything else is out of the board's reach. */
-static void svio_vif_region(MemoryListener *listener, MemoryRegionSection *section) {
-    SvioVif *vif = container_of(listener, SvioVif, listener);
-    MemoryRegion *mr = section->mr;
-    uint64_t page = qemu_real_host_page_size(), skip, size = int128_get64(section->size);
-    SvioRegion made = {};
-
-    if (!memory_region_is_ram(mr) || memory_region_is_rom(mr) || memory_region_is_ram_device(mr) ||
-        section->readonly || memory_region_get_fd(mr) < 0 || !qemu_ram_is_shared(mr->ram_block)) {
-        return;
-    }
-    skip = -section->offset_within_address_space & (page - 1);
-    if (size < skip + page) {
-        return;
-    }
-    made.fd = memory_region_get_fd(mr);
-    made.region.address = section->offset_within_address_space + skip;
-    made.region.size = (size - skip) & -page;
-    made.region.offset = mr->ram_block->fd_offset + section->offset_within_region + skip;
-    if (made.region.offset & (page - 1)) {
-        return;
-    }
-    if (vif->building->len > 0) {
-        SvioRegion *last = &g_array_index(vif->building, SvioRegion, vif->building->len - 1);
-
-        if (svio_vif_follows(last, &made)) {
-            last->region.size += made.region.size;
-            return;
-        }
-    }
-    g_array_append_val(vif->building, made);
-}
-
-static int svio_vif_share(SvioVif *vif) {
-    g_autoptr(GByteArray) payload = g_byte_array_new();
-    struct svio_attach_memory head = {.count = MIN(vif->regions->len, SVIO_ATTACH_REGIONS_MAX)};
-    int fds[SVIO_ATTACH_REGIONS_MAX];
-
-    if (head.count < vif->regions->len) {
-        warn_report_once("svio-vif: the machine's memory is in more than %d pieces; the board cannot reach "
-                         "the others",
-                         SVIO_ATTACH_REGIONS_MAX);
-    }
-    g_byte_array_append(payload, (const uint8_t *)&head, sizeof(head));
-    for (unsigned n = 0; n < head.count; n++) {
-        SvioRegion *region = &g_array_index(vif->regions, SvioRegion, n);
-
-        fds[n] = region->fd;
-        g_byte_array_append(payload, (const uint8_t *)&region->region, sizeof(region->region));
-    }
-    return svio_vif_ask(vif, SVIO_ATTACH_MEMORY, payload->data, payload->len, fds, head.count, NULL, 0);
-}
-
-/* Answered before QEMU goes on: what has left the table is not used any more. */
-static void svio_vif_commit(MemoryListener *listener) {
-    SvioVif *vif = container_of(listener, SvioVif, listener);
-    GArray *former = vif->regions;
-
-    if (former->len == vif->building->len &&
-        !memcmp(former->data, vif->building->data, former->len * sizeof(SvioRegion))) {
-        return;
-    }
-    vif->regions = vif->building;
-    vif->building = former;
-    if (svio_vif_share(vif) > SVIO_ST_OK) {
-        error_report("svio-vif: the board refuses the machine's memory (its log says why)");
-    }
-}
-
-static bool svio_vif_check_memory(Error **errp) {
-    MemoryRegionSection low = memory_region_find(get_system_memory(), 0, qemu_real_host_page_size());
-    bool good = low.mr && memory_region_is_ram(low.mr) && memory_region_get_fd(low.mr) >= 0 &&
-                qemu_ram_is_shared(low.mr->ram_block);
-
-    if (low.mr) {
-        memory_region_unref(low.mr);
-    }
-    if (!good) {
-        error_setg(errp, "svio-vif: the machine's memory cannot be shared with the board: add -object "
-                         "memory-backend-memfd,id=ram,size=SIZE,share=on -machine memory-backend=ram");
-    }
-    return good;
-}
-
-/* ---- signals and doorbells ---- */
-
-static void svio_vif_signalled(EventNotifier *event) {
-    SvioVector *vector = container_of(event, SvioVector, event);
-    PCIDevice *pci = PCI_DEVICE(vector->vif);
-
-    if (event_notifier_test_and_clear(event) && msix_enabled(pci)) {
-        msix_notify(pci, vector->number);
-    }
-}
-
-static void svio_vif_raise_event(SvioVif *vif) {
-    if (vif->known.event_vector < SVIO_VECTORS && msix_enabled(PCI_DEVICE(vif))) {
-        msix_notify(PCI_DEVICE(vif), vif->known.event_vector);
-    }
-}
-
-/* -1: no doorbell that there is. */
-static int svio_vif_bell(SvioVif *vif, uint32_t offset) {
-    for (unsigned n = 0; n < 2 * vif->pairs; n++) {
-        if (offset == SVIO_BELL(n / 2, n % 2)) {
-            return n;
-        }
-    }
-    return -1;
+    svio_vif_ask(vif, SVIO_ATTACH_WRITE, &access, sizeof(access), NULL, 0, NULL, 0, NULL);
 }
 
 /* ---- attaching ---- */
@@ -357,25 +212,27 @@ static void svio_vif_text(uint8_t *field, size_t size, const char *text) {
 
 /* The handshake; the name of what went wrong, or NULL. */
 static const char *svio_vif_greet(SvioVif *vif, int *status) {
-    struct svio_attach_hello hello = {.version = SVIO_ATTACH_VERSION};
+    struct svio_attach_hello hello = {
+        .version = SVIO_ATTACH_VERSION,
+        /* With irqfd no signal comes by QEMU. */
+        .features =
+            vif->halt_poll && !kvm_msi_via_irqfd_enabled() && svio_halt_install() ? SVIO_ATTACH_F_PAGES : 0,
+    };
     struct svio_attach_vif wanted = {.queue_pairs = vif->pairs, .queue_size = vif->queue_size};
     struct svio_attach_place place;
-    int signals[SVIO_VECTORS], bells[2 * SVIO_MAX_QUEUE_PAIRS];
+    uint64_t offered = hello.features;
 
-    for (unsigned n = 0; n < SVIO_VECTORS; n++) {
-        signals[n] = event_notifier_get_fd(&vif->vectors[n].event);
-    }
-    for (unsigned n = 0; n < 2 * vif->pairs; n++) {
-        bells[n] = event_notifier_get_fd(&vif->bells[n]);
-    }
     memcpy(wanted.mac, vif->mac.a, sizeof(wanted.mac));
     svio_vif_text(wanted.name, sizeof(wanted.name), vif->name);
     svio_vif_text(wanted.machine, sizeof(wanted.machine), qemu_name);
-    *status = svio_vif_ask(vif, SVIO_ATTACH_HELLO, &hello, sizeof(hello), NULL, 0, &hello, sizeof(hello));
-    if (*status != SVIO_ST_OK || hello.version != SVIO_ATTACH_VERSION || hello.vectors != SVIO_VECTORS) {
+    *status =
+        svio_vif_ask(vif, SVIO_ATTACH_HELLO, &hello, sizeof(hello), NULL, 0, &hello, sizeof(hello), NULL);
+    if (*status != SVIO_ST_OK || hello.version != SVIO_ATTACH_VERSION || hello.vectors != SVIO_VECTORS ||
+        hello.features & ~offered) {
         return "the version of the protocol";
     }
-    *status = svio_vif_ask(vif, SVIO_ATTACH_ATTACH, &wanted, sizeof(wanted), NULL, 0, &place, sizeof(place));
+    *status =
+        svio_vif_ask(vif, SVIO_ATTACH_ATTACH, &wanted, sizeof(wanted), NULL, 0, &place, sizeof(place), NULL);
     if (*status != SVIO_ST_OK) {
         return "a VIF of this name and MAC address";
     }
@@ -383,10 +240,7 @@ static const char *svio_vif_greet(SvioVif *vif, int *status) {
     if (*status != SVIO_ST_OK) {
         return "the machine's memory";
     }
-    *status = svio_vif_count(vif, SVIO_ATTACH_SIGNALS, SVIO_VECTORS, signals);
-    if (*status == SVIO_ST_OK) {
-        *status = svio_vif_count(vif, SVIO_ATTACH_BELLS, 2 * vif->pairs, bells);
-    }
+    *status = svio_vif_give_events(vif, hello.features & SVIO_ATTACH_F_PAGES);
     return *status == SVIO_ST_OK ? NULL : "signals and doorbells";
 }
 
@@ -403,10 +257,7 @@ static bool svio_vif_attach(SvioVif *vif, Error **errp) {
     if (what) {
         error_setg(errp, "svio-vif: the board at %s does not take %s: %s", vif->board, what,
                    status > SVIO_ST_OK ? names[status] : "no sensible answer");
-        if (vif->fd >= 0) {
-            close(vif->fd);
-            vif->fd = -1;
-        }
+        svio_vif_disconnect(vif);
         return false;
     }
     qemu_set_fd_handler(vif->fd, svio_vif_readable, NULL, vif);
@@ -434,9 +285,7 @@ static void svio_vif_lost(SvioVif *vif, const char *why) {
     if (vif->fd < 0) {
         return;
     }
-    qemu_set_fd_handler(vif->fd, NULL, NULL, NULL);
-    close(vif->fd);
-    vif->fd = -1;
+    svio_vif_disconnect(vif);
     if (!vif->attached) {
         return;
     }
@@ -515,7 +364,7 @@ static uint64_t svio_vif_read(void *opaque, hwaddr offset, unsigned size) {
     SvioVif *vif = opaque;
 
     if (offset % size != 0 || size < 4) {
-        svio_vif_ask(vif, SVIO_ATTACH_BAD_ACCESS, NULL, 0, NULL, 0, NULL, 0);
+        svio_vif_ask(vif, SVIO_ATTACH_BAD_ACCESS, NULL, 0, NULL, 0, NULL, 0, NULL);
         return 0;
     }
     if (size == 4) {
@@ -528,7 +377,7 @@ static void svio_vif_write(void *opaque, hwaddr offset, uint64_t value, unsigned
     SvioVif *vif = opaque;
 
     if (offset % size != 0 || size < 4) {
-        svio_vif_ask(vif, SVIO_ATTACH_BAD_ACCESS, NULL, 0, NULL, 0, NULL, 0);
+        svio_vif_ask(vif, SVIO_ATTACH_BAD_ACCESS, NULL, 0, NULL, 0, NULL, 0, NULL);
         return;
     }
     svio_vif_write_word(vif, offset, value);
@@ -551,6 +400,7 @@ static void svio_vif_write_config(PCIDevice *pci, uint32_t address, uint32_t val
     SvioVif *vif = SVIO_VIF(pci);
 
     pci_default_write_config(pci, address, value, length);
+    svio_irqfd_update(pci, msix_enabled(pci));
     if (range_covers_byte(address, length, PCI_COMMAND)) {
         svio_vif_update_dma(vif);
     }
@@ -571,7 +421,8 @@ static void svio_vif_reset_hold(Object *obj, ResetType type) {
         vif->dma = false;
         svio_vif_count(vif, SVIO_ATTACH_DMA, 0, NULL);
     }
-    svio_vif_ask(vif, SVIO_ATTACH_RESET, NULL, 0, NULL, 0, NULL, 0);
+    svio_irqfd_update(PCI_DEVICE(vif), false); /* PCI disables MSI-X next */
+    svio_vif_ask(vif, SVIO_ATTACH_RESET, NULL, 0, NULL, 0, NULL, 0, NULL);
     vif->known.event_vector = SVIO_NO_VECTOR;
     vif->known.events = 0;
 }
@@ -601,56 +452,6 @@ static bool svio_vif_check(SvioVif *vif, Error **errp) {
     return false;
 }
 
-static void svio_vif_free_events(SvioVif *vif) {
-    for (unsigned n = 0; n < SVIO_VECTORS; n++) {
-        if (vif->vectors[n].vif) {
-            event_notifier_set_handler(&vif->vectors[n].event, NULL);
-            event_notifier_cleanup(&vif->vectors[n].event);
-            vif->vectors[n].vif = NULL;
-        }
-    }
-    for (unsigned n = 0; n < 2 * vif->pairs; n++) {
-        event_notifier_cleanup(&vif->bells[n]);
-    }
-}
-
-static bool svio_vif_make_events(SvioVif *vif, Error **errp) {
-    int failed = 0;
-
-    for (unsigned n = 0; n < 2 * vif->pairs; n++) {
-        failed |= event_notifier_init(&vif->bells[n], 0);
-    }
-    for (unsigned n = 0; n < SVIO_VECTORS && !failed; n++) {
-        SvioVector *vector = &vif->vectors[n];
-
-        failed |= event_notifier_init(&vector->event, 0);
-        if (!failed) {
-            vector->vif = vif;
-            vector->number = n;
-            event_notifier_set_handler(&vector->event, svio_vif_signalled);
-        }
-    }
-    if (failed) {
-        svio_vif_free_events(vif);
-        error_setg(errp, "svio-vif: no eventfds are left for this process");
-    }
-    return !failed;
-}
-
-/* Under KVM a doorbell goes to the board without QEMU. */
-static void svio_vif_bells_by_kvm(SvioVif *vif, bool on) {
-    if (on == vif->bells_by_kvm || (on && !kvm_enabled())) {
-        return;
-    }
-    vif->bells_by_kvm = on;
-    memory_region_transaction_begin();
-    for (unsigned n = 0; n < 2 * vif->pairs; n++) {
-        (on ? memory_region_add_eventfd : memory_region_del_eventfd)(&vif->registers, SVIO_BELL(n / 2, n % 2),
-                                                                     4, false, 0, &vif->bells[n]);
-    }
-    memory_region_transaction_commit();
-}
-
 static bool svio_vif_init_pci(SvioVif *vif, Error **errp) {
     PCIDevice *pci = PCI_DEVICE(vif);
     uint8_t type = PCI_BASE_ADDRESS_SPACE_MEMORY | PCI_BASE_ADDRESS_MEM_TYPE_64;
@@ -664,15 +465,10 @@ static bool svio_vif_init_pci(SvioVif *vif, Error **errp) {
 }
 
 static void svio_vif_end(SvioVif *vif) {
-    memory_listener_unregister(&vif->listener);
-    if (vif->fd >= 0) {
-        qemu_set_fd_handler(vif->fd, NULL, NULL, NULL);
-        close(vif->fd);
-        vif->fd = -1;
-    }
+    svio_irqfd_update(PCI_DEVICE(vif), false);
+    svio_vif_memory_stop(vif);
+    svio_vif_disconnect(vif);
     svio_vif_free_events(vif);
-    g_array_free(vif->regions, TRUE);
-    g_array_free(vif->building, TRUE);
     migrate_del_blocker(&vif->migration_blocker);
     svio_pci_exit(PCI_DEVICE(vif), &vif->msix);
 }
@@ -695,17 +491,8 @@ static void svio_vif_realize(PCIDevice *pci, Error **errp) {
         migrate_del_blocker(&vif->migration_blocker);
         return;
     }
-    vif->regions = g_array_new(FALSE, TRUE, sizeof(SvioRegion));
-    vif->building = g_array_new(FALSE, TRUE, sizeof(SvioRegion));
-    vif->listener = (MemoryListener){
-        .name = "svio-vif",
-        .begin = svio_vif_begin,
-        .region_add = svio_vif_region,
-        .region_nop = svio_vif_region,
-        .commit = svio_vif_commit,
-    };
     /* The table is there before the board is asked. */
-    memory_listener_register(&vif->listener, &address_space_memory);
+    svio_vif_memory_start(vif);
     if (!svio_vif_attach(vif, errp) || !svio_vif_init_pci(vif, errp)) {
         svio_vif_end(vif);
         return;
@@ -730,6 +517,8 @@ static const Property svio_vif_properties[] = {
     DEFINE_PROP_MACADDR("mac", SvioVif, mac),
     DEFINE_PROP_UINT32("queues", SvioVif, pairs, 1),
     DEFINE_PROP_UINT32("queue-size", SvioVif, queue_size, 256),
+    DEFINE_PROP_BOOL("halt-poll", SvioVif, halt_poll, true),
+    DEFINE_PROP_BOOL("ioeventfd", SvioVif, ioeventfd, true),
 };
 
 static void svio_vif_class_init(ObjectClass *klass, void *data) {

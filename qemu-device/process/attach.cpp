@@ -5,6 +5,7 @@
 #include <cstring>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <system_error>
 #include <type_traits>
 #include <unistd.h>
 
@@ -88,6 +89,7 @@ void parse_payload(AttachRequest &request, std::span<const uint8_t> payload) {
     }
     case SVIO_ATTACH_BAD_ACCESS:
     case SVIO_ATTACH_RESET:
+    case SVIO_ATTACH_PAGES:
         if (!payload.empty())
             throw ProtocolError("a request without a payload has one");
         break;
@@ -110,6 +112,14 @@ bool all_eventfds(const std::vector<Descriptor> &descriptors) {
 
 template <size_t size> std::string text_of(const __u8 (&field)[size]) {
     return {reinterpret_cast<const char *>(field), strnlen(reinterpret_cast<const char *>(field), size)};
+}
+
+/// It goes to people's terminals and to the log, and may have been cut within a character.
+std::string printable(std::string text) {
+    if (!printable_utf8(text))
+        std::replace_if(
+            text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+    return text;
 }
 
 } // namespace
@@ -137,9 +147,17 @@ AttachRequest parse_attach(std::span<const uint8_t> packet, size_t descriptors) 
 
 // ---- the board ----
 
+// The peer's half: it says that it does not look any more, then looks once more.
+bool ClientSignals::seen_in_page(unsigned vector) const {
+    if (!page_)
+        return false;
+    page_->word(offsetof(svio_attach_raised, vectors)).fetch_or(1u << vector, std::memory_order_seq_cst);
+    return page_->word(offsetof(svio_attach_raised, watchers)).load(std::memory_order_seq_cst) != 0;
+}
+
 bool ClientSignals::raise_unlocked(unsigned vector) {
-    if (vector >= eventfds_.size())
-        return true; // nobody listens
+    if (vector >= eventfds_.size() || seen_in_page(vector))
+        return true; // nobody listens, or needs no eventfd
     int fd = eventfds_[vector].get();
     // A counter that is full has been written and not yet read: the signal is there already. The peer could
     // make it so, and make writing wait: ask first.
@@ -193,6 +211,7 @@ std::vector<uint8_t> Attached::handle(std::span<const uint8_t> packet, std::vect
     AttachRequest request = parse_attach(packet, descriptors.size());
     std::vector<uint8_t> payload, answer;
     refusal_.clear();
+    answer_descriptors_.clear();
     uint32_t status = run(request, descriptors, payload);
     if (status != SVIO_ST_OK)
         payload.clear();
@@ -211,7 +230,8 @@ uint32_t Attached::run(AttachRequest &request, std::vector<Descriptor> &descript
             return refuse(SVIO_ST_UNSUPPORTED,
                           "the peer speaks version " + std::to_string(request.version) + " of the protocol");
         greeted_ = true;
-        append(answer, svio_attach_hello{SVIO_ATTACH_VERSION, SVIO_VECTORS, 0});
+        features_ = request.features & SVIO_ATTACH_F_PAGES;
+        append(answer, svio_attach_hello{SVIO_ATTACH_VERSION, SVIO_VECTORS, features_});
         return SVIO_ST_OK;
     }
     if (request.request == 0 || request.request >= SVIO_ATTACH_COUNT)
@@ -235,8 +255,7 @@ uint32_t Attached::run(AttachRequest &request, std::vector<Descriptor> &descript
     case SVIO_ATTACH_BELLS:
         if (request.count > 2 * SVIO_MAX_QUEUE_PAIRS || !all_eventfds(descriptors))
             return refuse(SVIO_ST_INVALID, "doorbells are not eventfds, or more than there are queues");
-        bells_ = std::move(descriptors);
-        bells_generation_++;
+        board.set_bells(vif(), std::move(descriptors));
         return SVIO_ST_OK;
     case SVIO_ATTACH_READ:
         append(answer, svio_attach_register{request.offset, vif().read_register(request.offset)});
@@ -250,6 +269,8 @@ uint32_t Attached::run(AttachRequest &request, std::vector<Descriptor> &descript
     case SVIO_ATTACH_RESET:
         vif().reset();
         return SVIO_ST_OK;
+    case SVIO_ATTACH_PAGES:
+        return share_pages();
     default: { // DMA
         if (request.count > 1)
             return refuse(SVIO_ST_INVALID, "DMA is neither 0 nor 1");
@@ -269,6 +290,21 @@ uint32_t Attached::replace_memory(const AttachRequest &request, const std::vecto
     return why.empty() ? SVIO_ST_OK : refuse(SVIO_ST_INVALID, why);
 }
 
+uint32_t Attached::share_pages() {
+    if (!(features_ & SVIO_ATTACH_F_PAGES))
+        return refuse(SVIO_ST_UNSUPPORTED, "pages were not agreed upon");
+    ClientSignals &signals = function().signals;
+    try {
+        auto page = std::make_unique<SharedPage>("svio-raised", SharedPage::Peers::Write);
+        Pause pause(all_.board());
+        signals.replace(std::move(page));
+    } catch (const std::system_error &error) {
+        return refuse(SVIO_ST_NO_SPACE, error.what());
+    }
+    answer_descriptors_ = {all_.hooks_.fd(), signals.page()->fd()};
+    return SVIO_ST_OK;
+}
+
 uint32_t Attached::attach(const AttachRequest &request, std::vector<uint8_t> &answer) {
     auto &functions = all_.functions_;
     uint32_t slot = 1;
@@ -279,7 +315,7 @@ uint32_t Attached::attach(const AttachRequest &request, std::vector<uint8_t> &an
         return refuse(SVIO_ST_NO_SPACE, "all slots are taken");
     if (uint32_t status = place_vif(slot, request.vif); status != SVIO_ST_OK)
         return status;
-    machine_ = text_of(request.vif.machine);
+    vif().set_machine(Machine{printable(text_of(request.vif.machine)), pid_});
     append(answer, svio_attach_place{*slot_, 0, vif().settings().id});
     return SVIO_ST_OK;
 }
@@ -329,6 +365,7 @@ void Attached::detach() {
         Pause pause(all_.board());
         vif().set_dma(false);
     }
+    all_.board().set_bells(vif(), {});
     // Its queues let go of the memory before that goes.
     vif().reset();
     Target target{.slot = *slot_, .id = {}, .name = {}};
@@ -338,16 +375,11 @@ void Attached::detach() {
         all_.core().management().destroy(target);
     Pause pause(all_.board());
     function().memory.clear();
-    function().signals.replace({});
+    function().signals.replace(std::vector<Descriptor>());
+    function().signals.replace(std::unique_ptr<SharedPage>());
     function().taken = false;
+    vif().set_machine({});
     slot_.reset();
-}
-
-void Attached::ring(size_t bell) {
-    if (!slot_)
-        return;
-    std::lock_guard guard(all_.lock());
-    vif().write_register(SVIO_BELL(static_cast<uint32_t>(bell) / 2, static_cast<uint32_t>(bell) % 2), 1);
 }
 
 } // namespace svio

@@ -6,6 +6,7 @@
 #include "board.hpp"
 #include "client_memory.hpp"
 #include "management_core.hpp"
+#include "shared_page.hpp"
 #include "svio_attach.h"
 
 #include <array>
@@ -46,9 +47,15 @@ class ClientSignals final : public Signals {
     bool raise_unlocked(unsigned vector) override;
     /// The board is paused.
     void replace(std::vector<Descriptor> eventfds) { eventfds_ = std::move(eventfds); }
+    /// Where the peer looks for them as well, or null. The board is paused.
+    void replace(std::unique_ptr<SharedPage> page) { page_ = std::move(page); }
+    const SharedPage *page() const { return page_.get(); }
 
   private:
+    bool seen_in_page(unsigned vector) const;
+
     std::vector<Descriptor> eventfds_;
+    std::unique_ptr<SharedPage> page_; // struct svio_attach_raised
 };
 
 /// The functions of a board, and who has which.
@@ -79,12 +86,13 @@ class Attachments {
     struct Lock final : GuestLock {
         void lock() override { mutex.lock(); }
         void unlock() override { mutex.unlock(); }
+        bool try_lock() override { return mutex.try_lock(); }
         std::mutex mutex;
     };
 
     Lock lock_;
     MonotonicClock clock_;
-    ThreadHooks hooks_;
+    PollingPage hooks_;
     std::deque<Function> functions_; // by slot
     std::unique_ptr<Board> board_;
     std::unique_ptr<ManagementCore> core_;
@@ -93,20 +101,19 @@ class Attachments {
 /// One connection's part of the board. It ends with it: the VIF is reclaimed.
 class Attached {
   public:
-    explicit Attached(Attachments &all) : all_(all) {}
+    /// pid: of the peer, by the kernel's word.
+    Attached(Attachments &all, int pid) : all_(all), pid_(pid) {}
     ~Attached();
     Attached(const Attached &) = delete;
     Attached &operator=(const Attached &) = delete;
 
     /// Carries out a packet, and makes its answer. Throws ProtocolError.
     std::vector<uint8_t> handle(std::span<const uint8_t> packet, std::vector<Descriptor> descriptors);
-    /// Doorbells that BELLS has brought: to be watched by whoever has the connection, and rung().
-    const std::vector<Descriptor> &bells() const { return bells_; }
-    /// Changes with each BELLS.
-    unsigned bells_generation() const { return bells_generation_; }
-    void ring(size_t bell);
     std::optional<uint32_t> slot() const { return slot_; }
-    const std::string &machine() const { return machine_; }
+    /// There is a slot.
+    Vif &vif() { return all_.board().vif(*slot_); }
+    /// That go along with the last answer.
+    const std::vector<int> &answer_descriptors() const { return answer_descriptors_; }
     /// Why the last request was refused, for the log.
     const std::string &refusal() const { return refusal_; }
 
@@ -115,19 +122,19 @@ class Attached {
     uint32_t attach(const AttachRequest &request, std::vector<uint8_t> &answer);
     uint32_t place_vif(uint32_t slot, const svio_attach_vif &wanted);
     uint32_t replace_memory(const AttachRequest &request, const std::vector<Descriptor> &descriptors);
+    uint32_t share_pages();
     uint32_t refuse(uint32_t status, std::string why);
     void detach();
-    Vif &vif() { return all_.board().vif(*slot_); }
     Attachments::Function &function() { return all_.functions_[*slot_]; }
 
     Attachments &all_;
+    const int pid_;
     bool greeted_ = false;
+    uint64_t features_ = 0; // in force
+    std::vector<int> answer_descriptors_;
     std::optional<uint32_t> slot_;
     bool made_ = false; // the VIF, for this connection alone
-    std::string machine_;
     std::string refusal_;
-    std::vector<Descriptor> bells_;
-    unsigned bells_generation_ = 0;
 };
 
 } // namespace svio

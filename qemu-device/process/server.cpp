@@ -38,12 +38,34 @@ std::vector<Descriptor> descriptors_in(msghdr &message) {
     return found;
 }
 
-std::string peer_name(int fd) {
+bool send_answer(int socket, std::span<uint8_t> reply, const std::vector<int> &descriptors) {
+    constexpr size_t most = 2; // PAGES
+    alignas(cmsghdr) std::array<char, CMSG_SPACE(most * sizeof(int))> control{};
+    iovec place{reply.data(), reply.size()};
+    msghdr message{};
+    message.msg_iov = &place;
+    message.msg_iovlen = 1;
+    if (size_t bytes = descriptors.size() * sizeof(int); bytes != 0 && descriptors.size() <= most) {
+        message.msg_control = control.data();
+        message.msg_controllen = CMSG_SPACE(bytes);
+        cmsghdr *part = CMSG_FIRSTHDR(&message);
+        part->cmsg_level = SOL_SOCKET;
+        part->cmsg_type = SCM_RIGHTS;
+        part->cmsg_len = CMSG_LEN(bytes);
+        memcpy(CMSG_DATA(part), descriptors.data(), bytes);
+    }
+    return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
+/// By the kernel's word. 0: it is not to be known here.
+int peer_pid(int fd) {
     ucred peer{};
     socklen_t length = sizeof(peer);
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
-        return "a peer";
-    return "process " + std::to_string(peer.pid);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ? 0 : peer.pid;
+}
+
+std::string peer_name(int pid) {
+    return pid == 0 ? "a peer" : "process " + std::to_string(pid);
 }
 
 } // namespace
@@ -82,16 +104,17 @@ void AttachServer::accept_one() {
             g_usleep(10000); // it stays in the queue: do not spin
         return;
     }
+    int pid = peer_pid(peer.get());
     if (connections_.size() >= connections_max_) {
         if (refused_++ == 0)
-            log_line(LOG_WARNING, peer_name(peer.get()) + " is turned away: there are " +
+            log_line(LOG_WARNING, peer_name(pid) + " is turned away: there are " +
                                       std::to_string(connections_max_) + " connections");
         return;
     }
     refused_ = 0;
-    std::string name = peer_name(peer.get());
-    Connection &made = *connections_.emplace_back(std::make_unique<Connection>(*this, all_, peer.release()));
-    made.name = std::move(name);
+    Connection &made =
+        *connections_.emplace_back(std::make_unique<Connection>(*this, all_, peer.release(), pid));
+    made.name = peer_name(pid);
     made.source = g_unix_fd_add(
         made.socket.get(), static_cast<GIOCondition>(G_IO_IN | G_IO_HUP | G_IO_ERR),
         [](gint, GIOCondition, gpointer opaque) -> gboolean {
@@ -108,15 +131,8 @@ void AttachServer::accept_one() {
 // ---- connections ----
 
 AttachServer::Connection::~Connection() {
-    stop_bells();
     if (source)
         g_source_remove(source);
-}
-
-void AttachServer::Connection::stop_bells() {
-    for (Bell &bell : bells)
-        g_source_remove(bell.source);
-    bells.clear();
 }
 
 bool AttachServer::serve(Connection &connection) {
@@ -153,35 +169,12 @@ void AttachServer::answer(Connection &connection, std::span<const uint8_t> packe
     if (!attached.refusal().empty())
         log_line(LOG_WARNING, connection.name + " is refused: " + attached.refusal());
     if (!had && attached.slot()) {
-        if (!attached.machine().empty())
-            connection.name += " (" + attached.machine() + ")";
+        if (const auto &machine = attached.vif().machine(); machine && !machine->name.empty())
+            connection.name += " (" + machine->name + ")";
         log_line(LOG_INFO, connection.name + " has slot " + std::to_string(*attached.slot()));
     }
-    if (attached.bells_generation() != connection.bells_generation)
-        watch_bells(connection);
-    if (send(connection.socket.get(), reply.data(), reply.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    if (!send_answer(connection.socket.get(), reply, attached.answer_descriptors()))
         throw ProtocolError("it does not read its answers (" + errno_text() + ")");
-}
-
-void AttachServer::watch_bells(Connection &connection) {
-    connection.stop_bells();
-    connection.bells_generation = connection.attached.bells_generation();
-    size_t number = 0;
-    for (const Descriptor &bell : connection.attached.bells()) {
-        Bell &watched = connection.bells.emplace_back(Bell{&connection, number++, 0});
-        watched.source = g_unix_fd_add(
-            bell.get(), G_IO_IN,
-            [](gint fd, GIOCondition, gpointer opaque) -> gboolean {
-                const auto &rung = *static_cast<Bell *>(opaque);
-                uint64_t count;
-                iovec place{&count, sizeof(count)};
-                // The peer can read it too, and may have made it wait: never wait here.
-                if (preadv2(fd, &place, 1, -1, RWF_NOWAIT) == sizeof(count))
-                    rung.connection->attached.ring(rung.number);
-                return G_SOURCE_CONTINUE;
-            },
-            &watched);
-    }
 }
 
 void AttachServer::end(Connection &connection) {

@@ -26,30 +26,22 @@ class AttachServer {
 
   private:
     struct Connection;
-    struct Bell {
-        Connection *connection;
-        size_t number;
-        guint source;
-    };
     struct Connection {
-        Connection(AttachServer &s, Attachments &all, int fd) : server(s), socket(fd), attached(all) {}
+        Connection(AttachServer &s, Attachments &all, int fd, int pid)
+            : server(s), socket(fd), attached(all, pid) {}
         ~Connection();
-        void stop_bells();
 
         AttachServer &server;
         Descriptor socket;
         Attached attached;
         std::string name; ///< for the log
         guint source = 0;
-        std::list<Bell> bells;
-        unsigned bells_generation = 0;
     };
 
     void accept_one();
     /// False: it is over.
     bool serve(Connection &connection);
     void answer(Connection &connection, std::span<const uint8_t> packet, std::vector<Descriptor> descriptors);
-    void watch_bells(Connection &connection);
     void end(Connection &connection);
 
     Attachments &all_;

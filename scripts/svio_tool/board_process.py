@@ -75,3 +75,7 @@ class BoardProcess:
 
     def counters(self, slot):
         return self.ctl("vif", "stats", slot)["counters"]
+
+    def queue(self, slot, direction, pair=0):
+        """Counters of a queue."""
+        return self.ctl("vif", "stats", slot)["queues"][pair][direction]

@@ -6,6 +6,7 @@ import abi
 import test_hotplug
 import test_resets
 import test_signals
+import test_vif
 from case import DeviceCase
 from machine import PLUGIN
 from sriov import SriovCase
@@ -28,6 +29,14 @@ class IrqfdResets(test_resets.Resets):
 
 
 class IrqfdHotplug(test_hotplug.Hotplug):
+    plugin = IRQFD
+
+
+class IrqfdVifMessages(test_vif.Messages):
+    plugin = IRQFD
+
+
+class IrqfdVifLife(test_vif.Life):
     plugin = IRQFD
 
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """svio-vif: functions of several QEMUs whose VIFs live on one svio-board (SPEC.md chapter 15)."""
+import fcntl
+import mmap
 import os
 import socket
+import threading
 import unittest
 
 import abi
@@ -16,6 +19,7 @@ SHARED = ("-object", f"memory-backend-memfd,id=ram,size={RAM >> 20}M,share=on", 
           "memory-backend=ram")
 MACS = [bytes.fromhex(f"52540051010{n}") for n in range(1, 5)]
 IDENTITY = (abi.SVIO_REG_VIF_ID_LO, abi.SVIO_REG_QUEUE_PAIRS, abi.SVIO_REG_MAC_LO, abi.SVIO_REG_MAC_HI)
+PAGE = mmap.PAGESIZE
 PCIHP, SELECT, EJECT = 0x0cc0, 0x10, 0x08  # ACPI PCI hot-plug registers of q35
 
 
@@ -24,8 +28,8 @@ class VifCase(DeviceCase):
         super().setUp()
         self.start_board()
 
-    def start_board(self):
-        self.board = BoardProcess(self.folder)
+    def start_board(self, *arguments):
+        self.board = BoardProcess(self.folder, *arguments)
         self.addCleanup(self.board.kill)
 
     def device(self, number, options=""):
@@ -62,7 +66,8 @@ class Messages(VifCase):
             counters = self.board.counters(slot)
             self.assertEqual((counters["tx_frames"], counters["rx_frames"]), (3, 3))
 
-    def test_interrupts(self):
+    def signalled_pair(self):
+        """Two drivers; the receive queue of the second raises vector 4."""
         one, two = self.running(0), self.attach(1)
         two.number = 1
         two.reset()
@@ -72,12 +77,60 @@ class Messages(VifCase):
         two.vectors()
         two.enable()
         two.run()
+        return one, two
+
+    def send_armed(self, one, two, seed):
+        two.receive.arm(two.receive.next)
+        data = frame(100, seed, to=MACS[1], source=MACS[0])
+        one.transmit(data)
+        self.assert_frame(two.expect(), data)
+
+    def test_interrupts(self):
+        one, two = self.signalled_pair()
         for seed in range(5):
-            two.receive.arm(two.receive.next)
-            data = frame(100, seed, to=MACS[1], source=MACS[0])
-            one.transmit(data)
+            self.send_armed(one, two, seed)
             two.wait_signal(4)
-            self.assert_frame(two.expect(), data)
+
+    def test_masked_vectors(self):
+        """What is raised meanwhile is pending, and comes where the guest has the vector then."""
+        one, two = self.signalled_pair()
+        other = two.allocate(64)
+        for seed in range(4):
+            two.mask(4, True)
+            self.send_armed(one, two, seed)
+            two.wait(lambda: two.pending(4), "the pending bit")
+            self.assertFalse(two.signalled(4))
+            if seed == 3:
+                two.point_vector(4, other, 0x77, masked=True)
+            two.mask(4, False)
+            if seed < 3:
+                two.wait_signal(4)
+        two.wait(lambda: two.qtest.load(4, other) == 0x77, "the moved signal")
+        self.assertFalse(two.signalled(4))
+
+    def test_msix_off_and_on(self):
+        """Again and again: what a vector was bound to is given back each time."""
+        one, two = self.signalled_pair()
+        for seed in range(12):
+            two.function.enable_msix(False)
+            self.send_armed(one, two, seed)
+            two.function.enable_msix()
+            two.signalled(4)
+            self.send_armed(one, two, seed + 20)
+            two.wait_signal(4)
+
+    def test_wakes_a_sleeping_core(self):
+        """By the doorbell, which the board's core sleeps on itself."""
+        self.board.kill()
+        self.start_board("--poll-us", "0")
+        one, two = self.running(0), self.running(1)
+        for seed in range(20):
+            at = one.send.posted
+            one.wait(lambda at=at: abi.crossed(one.send.event_word("bell_at"), at, at + 1),
+                     "the core has armed its doorbell")
+            before = self.board.queue(1, "send")["bells"]
+            self.check_way(one, two, sizes=(60 + seed,))
+            self.assertEqual(self.board.queue(1, "send")["bells"], before + 1)
 
     def test_registers(self):
         driver = self.attach(0, ",queues=2,queue-size=64")
@@ -243,6 +296,126 @@ class Life(VifCase):
         driver = self.attach(0)
         with self.assertRaisesRegex(QmpError, "does not move along"):
             driver.machine.qmp.command("migrate", {"uri": f"file:{self.folder}/state"})
+
+
+class FakeBoard:
+    """As much of a board as QEMU asks for when it attaches; `pages` is what PAGES brings."""
+
+    def __init__(self, path, features, pages):
+        self.pages, self.features = pages, features
+        self.asked = []
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(path)
+        self.listener.listen()
+        self.listener.settimeout(PATIENCE)
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self):
+        peer = self.listener.accept()[0]
+        with peer:
+            while True:
+                try:
+                    packet, fds, _, _ = socket.recv_fds(peer, 65536, 64)
+                except ConnectionResetError:
+                    return
+                for fd in fds:
+                    os.close(fd)
+                if not packet:
+                    return
+                size = abi.svio_attach_header.size
+                asked = abi.svio_attach_header.unpack(packet[:size])
+                self.asked.append(asked["request"])
+                payload, send = self.answer(asked["request"], packet[size:])
+                socket.send_fds(peer, [abi.svio_attach_header.pack(
+                    request=asked["request"] | abi.SVIO_ATTACH_ANSWER, tag=asked["tag"],
+                    status=abi.SVIO_ST_OK, length=len(payload)) + payload], send)
+
+    def answer(self, request, payload):
+        if request == abi.SVIO_ATTACH_HELLO:
+            return abi.svio_attach_hello.pack(version=1, vectors=abi.SVIO_VECTORS,
+                                              features=self.features), []
+        if request == abi.SVIO_ATTACH_ATTACH:
+            return abi.svio_attach_place.pack(slot=1, id=1), []
+        if request == abi.SVIO_ATTACH_READ:
+            return payload, []
+        return b"", self.pages if request == abi.SVIO_ATTACH_PAGES else []
+
+    def end(self):
+        self.thread.join(PATIENCE)
+        self.listener.close()
+
+
+class HaltPolling(VifCase):
+    """A board's word on whether its cores poll costs time at most, whatever it is."""
+
+    def file(self, content, seals=fcntl.F_SEAL_SHRINK):
+        fd = os.memfd_create("page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.addCleanup(os.close, fd)
+        os.write(fd, content)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        return fd
+
+    def fake(self, features, pages):
+        path = os.path.join(self.folder, f"fake{len(os.listdir(self.folder))}")
+        board = FakeBoard(path, features, pages)
+        return board, ("-device", f"svio-vif,id=svio0,board={path}")
+
+    def boot(self, pages, options=""):
+        """(machine, what was asked for) with a board that brings these pages."""
+        board, (option, device) = self.fake(0 if "off" in options else abi.SVIO_ATTACH_F_PAGES, pages)
+        machine = self.start(*SHARED, option, device + options)
+        machine.qmp.command("query-status")
+        return machine, board
+
+    def test_a_board_that_says_anything(self):
+        page = self.file(b"\xff" * PAGE)
+        raised = self.file(b"\xff" * PAGE)
+        machine, board = self.boot([page, raised])
+        # The guest's CPU waits, looks, takes what it finds and looks no more; all else works meanwhile.
+        wait_for(lambda: os.pread(raised, 4, 0) == bytes(4), "the vCPU to take what was raised",
+                 alive=machine.alive)
+        for _ in range(20):
+            os.pwrite(raised, b"\xff" * 4, 0)
+            machine.qmp.command("query-status")
+            function = machine.function(abi.SVIO_PCI_DEVICE_VF)
+            function.assign()
+        machine.quit()
+        board.end()
+        self.assertIn(abi.SVIO_ATTACH_PAGES, board.asked)
+
+    def test_pages_that_are_none(self):
+        good = self.file(bytes(PAGE))
+        loose, short = self.file(bytes(PAGE), seals=0), self.file(bytes(PAGE - 1))
+        reader, writer = os.pipe()
+        for fd in (reader, writer):
+            self.addCleanup(os.close, fd)
+        for pages in ([good, loose], [loose, good], [good, short], [writer, good]):
+            machine, board = self.boot(pages)
+            self.assertIn("are not what they should be", machine.said())
+            machine.quit()
+            board.end()
+
+    def test_other_numbers_of_descriptors(self):
+        good = self.file(bytes(PAGE))
+        for pages in ([], [good]):
+            board, arguments = self.fake(abi.SVIO_ATTACH_F_PAGES, pages)
+            self.refused("no sensible answer", *SHARED, *arguments)
+            board.end()
+        board, arguments = self.fake(abi.SVIO_ATTACH_F_PAGES | 2, [good, good])
+        self.refused("version of the protocol", *SHARED, *arguments)
+        board.end()
+
+    def refused(self, sentence, *arguments):
+        status, said = run_to_end(*arguments)
+        self.assertEqual(status, 1, said)
+        self.assertRegex(said, sentence)
+
+    def test_off(self):
+        machine, board = self.boot([], ",halt-poll=off")
+        machine.quit()
+        board.end()
+        self.assertNotIn(abi.SVIO_ATTACH_PAGES, board.asked)
 
 
 class Refusals(VifCase):

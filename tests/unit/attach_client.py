@@ -101,11 +101,20 @@ class Connection:
         assert status == OK, f"{name}: {abi.name_of('SVIO_ST_', status)}"
         return answer
 
-    def hello(self):
+    def hello(self, features=0):
         hello = abi.svio_attach_hello
-        assert hello.unpack(self.order("HELLO", hello.pack(version=abi.SVIO_ATTACH_VERSION))) == {
-            "version": abi.SVIO_ATTACH_VERSION, "vectors": abi.SVIO_VECTORS, "features": 0}
+        answer = self.order("HELLO", hello.pack(version=abi.SVIO_ATTACH_VERSION, features=features))
+        assert hello.unpack(answer) == {"version": abi.SVIO_ATTACH_VERSION, "vectors": abi.SVIO_VECTORS,
+                                        "features": features & abi.SVIO_ATTACH_F_PAGES}
         return self
+
+    def pages(self):
+        """The descriptors that PAGES brings."""
+        self.tag += 1
+        self.send(header(request("PAGES"), 0, self.tag))
+        packet, fds, _, _ = socket.recv_fds(self.sock, 65536, 16)
+        assert packet == header(request("PAGES") | abi.SVIO_ATTACH_ANSWER, 0, self.tag), packet
+        return fds
 
     def attach(self, name="", mac=None, pairs=1, size=256, machine="a test"):
         """The status; on success `slot` and `id` hold."""
@@ -182,14 +191,14 @@ class SharedMemory:
 class Machine(Connection):
     """Attached, with memory, signals and doorbells; `driver` drives the function."""
 
-    def __init__(self, path, alive=lambda: None, **wanted):
+    def __init__(self, path, alive=lambda: None, features=0, **wanted):
         super().__init__(path)
         self.alive = alive
         self.memory = Memory()
         self.signals = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(abi.SVIO_VECTORS)]
         self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
         self.closed = False
-        self.hello()
+        self.hello(features)
         status = self.attach(**wanted)
         assert status == OK, abi.name_of("SVIO_ST_", status)
         assert self.share([(0, RAM, 0, self.memory.fd)]) == OK

@@ -99,6 +99,12 @@ class BigLock final : public GuestLock {
         owner_ = std::thread::id();
         mutex_.unlock();
     }
+    bool try_lock() override {
+        if (!mutex_.try_lock())
+            return false;
+        owner_ = std::this_thread::get_id();
+        return true;
+    }
     bool mine() const { return owner_ == std::this_thread::get_id(); }
     std::atomic<int> waiting{0};
     std::function<void()> on_lock; ///< what the holder before us did, once

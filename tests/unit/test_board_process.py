@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """svio-board as a process: machines (attach_client.py) attach, send, misbehave and die."""
 import fcntl
+import mmap
 import os
+import select
+import signal
 import socket
 import stat
 import struct
@@ -14,8 +17,8 @@ from pathlib import Path
 import attach_client
 from attach_client import OK, PAGE, PATIENCE, RAM, Connection, CutOff, Machine, Memory, abi, request
 from machine import wait_for
-from svio_tool import paths
-from svio_tool.board_process import PROGRAM, BoardProcess
+from svio_tool import paths, ui
+from svio_tool.board_process import PROGRAM, SVIOCTL, BoardProcess
 from svio_tool.testing import sanitizer_environment
 from wires import PEER, DgramWire, arp_request, frame
 
@@ -156,6 +159,82 @@ class TestMessages(ProcessTest):
         self.assertEqual(two.driver.snapshot(), before)
         self.assertEqual(two.count("DMA", 1), OK)
         self.check_way(one, two)
+
+
+class TestPages(ProcessTest):
+    """What a peer that looks for itself sees, instead of being woken."""
+
+    def watching(self, number):
+        """A machine whose receive queue raises vector 3, and its two pages as numbers of 32 bits."""
+        machine = self.machine(number, features=abi.SVIO_ATTACH_F_PAGES)
+        fds = machine.pages()
+        self.assertEqual(len(fds), 2)
+        for fd in fds:
+            self.addCleanup(os.close, fd)
+            self.assertEqual(os.fstat(fd).st_size, PAGE)
+            self.assertTrue(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+        with self.assertRaises(PermissionError):
+            mmap.mmap(fds[0], PAGE)
+        maps = mmap.mmap(fds[0], PAGE, prot=mmap.PROT_READ), mmap.mmap(fds[1], PAGE)
+        driver = machine.driver
+        driver.reset()
+        self.assertTrue(driver.negotiate())
+        driver.queues()
+        driver.receive.vector = 3
+        driver.enable()
+        driver.run()
+        return machine, *(memoryview(one).cast("I") for one in maps)
+
+    def pending(self, machine):
+        return select.select([machine.signals[3]], [], [], 0)[0] != []
+
+    def test_a_watcher_needs_no_eventfd(self):
+        self.start()
+        one = self.running(0)
+        two, _, raised = self.watching(1)
+        watchers = abi.svio_attach_raised.offset("watchers") // 4
+        for seed in range(12):
+            watches = seed % 3 != 2
+            raised[watchers] = seed if watches else 0
+            raised[0] = 0
+            two.driver.receive.arm(two.driver.receive.next)
+            data = frame(200, seed, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0]))
+            one.driver.transmit(data)
+            if watches and seed:
+                wait_for(lambda: raised[0] == 1 << 3, "the note of vector 3", alive=self.board.alive)
+                self.assertFalse(self.pending(two))
+            else:
+                self.assertEqual(two.signalled(3), 1)
+                self.assertEqual(raised[0], 1 << 3)
+            self.assertEqual(two.driver.expect(), data)
+
+    def test_polling(self):
+        """The page says so while a core polls, and no more when it sleeps; the same to all."""
+        self.start("--poll-us", "1000000")
+        one, polling, _ = self.watching(0)
+        two, other, _ = self.watching(1)
+        self.check_way(one, two)
+        wait_for(lambda: polling[0] == 1, "the polling core", alive=self.board.alive)
+        self.assertEqual(other[0], 1)
+        wait_for(lambda: polling[0] == 0, "its sleep", alive=self.board.alive)
+        self.assertEqual(other[0], 0)
+
+    def test_refused(self):
+        self.start()
+        connection = self.connect().hello()
+        self.assertEqual(connection.attach(mac=MACS[0]), OK)
+        self.assertEqual(connection.ask("PAGES"), (abi.SVIO_ST_UNSUPPORTED, b""))
+        # Features that nobody knows yet are not in force.
+        self.connect().hello(features=2 ** 64 - 1)
+        descriptors = len(os.listdir(f"/proc/{self.board.process.pid}/fd"))
+        for _ in range(3):
+            machine = self.machine(1, features=abi.SVIO_ATTACH_F_PAGES)
+            for _ in range(5):
+                for fd in machine.pages():
+                    os.close(fd)
+            machine.close()
+            wait_for(lambda: len(self.board.vifs()) == 1, "the slot to be given back")
+        self.assertEqual(len(os.listdir(f"/proc/{self.board.process.pid}/fd")), descriptors)
 
 
 class TestMemory(ProcessTest):
@@ -357,6 +436,55 @@ class TestManagement(ProcessTest):
         self.assertEqual(late.attach(name="web"), OK)
         self.assertEqual(late.id, identity)
 
+    def test_machine_and_process(self):
+        """Who has a VIF: the name that the machine has given, the process that the kernel names."""
+        self.start()
+        vifs = lambda: {vif["slot"]: vif["vm"] for vif in self.board.ctl("vif", "list")["vifs"]}  # noqa: E731
+        web = self.machine(0, machine="web server é")
+        self.board.ctl("vif", "create", "--name", "late")
+        named = {"name": "web server é", "pid": os.getpid()}
+        self.assertEqual(vifs(), {0: None, None: None, web.slot: named})
+        self.assertEqual(self.board.ctl("vif", "show", web.slot)["vif"]["vm"], named)
+        # What would change a terminal or begin a line of the log is not passed on.
+        rogue = self.machine(1, machine="\x1b[2J\n<0>x")
+        self.assertEqual(vifs()[rogue.slot]["name"], "?[2J?<0>x")
+        self.assertIn("(?[2J?<0>x) has slot", self.board.said())
+        text = ui.output([SVIOCTL, "-s", self.board.mgmt, "vif", "list"], "svioctl failed")
+        head, *rows = text.splitlines()
+        self.assertEqual(head.split()[-2:], ["PID", "VM"])
+        self.assertIn(f"{os.getpid()}  web server é", rows[1])
+        shown = ui.output([SVIOCTL, "-s", self.board.mgmt, "vif", "show", web.slot], "svioctl failed")
+        self.assertRegex(shown, rf"(?m)^vm +web server é$\n^pid +{os.getpid()}$")
+        web.close()
+        wait_for(lambda: web.slot not in vifs(), "the slot to be given back")
+        other = self.machine(2, machine="")
+        self.assertEqual(vifs()[other.slot], {"name": "", "pid": os.getpid()})
+
+    def test_watch(self):
+        """Rates of all machines' VIFs and the cores' load; plain rows where there is no terminal."""
+        self.start("--cores", "2")
+        one, two = self.running(0, machine="left"), self.running(1, machine="right")
+        watch = subprocess.Popen([SVIOCTL, "-s", self.board.mgmt, "watch", "-i", "0.02"], text=True,
+                                 stdout=subprocess.PIPE)
+        try:
+            seen = {}
+            for seed in range(2000):
+                self.check_way(one, two, sizes=(60 + seed % 1000,))
+                words = watch.stdout.readline().split()
+                self.assertNotIn("\x1b", "".join(words))
+                if words[-1] in ("left", "right") and max(map(float, words[3:7])) > 0:
+                    seen[words[-1]] = float(words[3]) > 0, float(words[5]) > 0
+                elif words[0] in ("core0", "core1") and float(words[2]) > 0:
+                    seen[words[0]] = True
+                if len(seen) >= 3:
+                    break
+            self.assertEqual((seen.get("left"), seen.get("right")), ((True, False), (False, True)))
+            self.assertTrue(seen.get("core0") or seen.get("core1"), seen)
+        finally:
+            watch.send_signal(signal.SIGINT)
+            self.assertEqual(watch.wait(PATIENCE), 0)
+            watch.stdout.close()
+
     def test_own_mac_and_chosen_mac(self):
         self.start()
         self.machine(0)
@@ -492,7 +620,7 @@ class TestStart(ProcessTest):
 # All of it once more where a mistake shows.
 
 def sanitized(short):
-    for case in (TestMessages, TestMemory, TestGarbage, TestManagement, TestDeaths):
+    for case in (TestMessages, TestPages, TestMemory, TestGarbage, TestManagement, TestDeaths):
         name = f"{case.__name__}{short.capitalize()}"
         globals()[name] = type(name, (case,), {"build": paths.BUILD / short, "__module__": __name__})
 

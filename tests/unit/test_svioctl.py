@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """svioctl as people type it, against a board behind its socket (svio-board-host, whose guests are fake)."""
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import unittest
 from pathlib import Path
@@ -192,6 +196,32 @@ class SvioctlTest(unittest.TestCase):
         lines = self.run_it("vif", "watch", "1", "--count", "2", "--interval", "0.01").splitlines()
         self.assertEqual(len(lines), 4)
         self.assertEqual(lines[1].split()[:4], ["1", "2", "-", "0"])
+        # Of all VIFs and of the cores, by the short name of the verb.
+        lines = self.run_it("watch", "--count", "1", "--interval", "0.01").splitlines()
+        self.assertEqual([line.split()[0] for line in lines], ["SLOT", "0", "1", "CORE", "core0", "core1"])
+        self.assertEqual(lines[0].split()[3:], ["TX-FRAMES/S", "TX-MBIT/S", "RX-FRAMES/S", "RX-MBIT/S",
+                                                "DROPS/S"])
+        self.assertEqual(lines[3].split(), ["CORE", "QUEUES", "LOAD-%", "SLEEPS/S"])
+
+    def test_watch_on_a_terminal(self):
+        """The table is drawn anew in its place; Ctrl-C ends it well."""
+        own, terminal = pty.openpty()
+        try:
+            watch = subprocess.Popen([SVIOCTL, "-s", self.socket, "watch", "-i", "0.02"], stdin=terminal,
+                                     stdout=terminal, start_new_session=True,
+                                     preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+            said = b""
+            while said.count(b"\x1b[H\x1b[2J") < 4:
+                said += os.read(own, 65536)
+            self.assertIn(b"LOAD-%", said)
+            os.write(own, b"\x03")
+            while watch.poll() is None:
+                if select.select([own], [], [], 0.05)[0]:
+                    os.read(own, 65536)
+            self.assertEqual(watch.returncode, 0)
+        finally:
+            os.close(own)
+            os.close(terminal)
 
     def test_watch_sees_what_passes(self):
         self.host.tell("enable", 1)
@@ -206,7 +236,7 @@ class SvioctlTest(unittest.TestCase):
             self.assertTrue(seen)
         finally:
             watch.send_signal(signal.SIGINT)
-            watch.wait(PATIENCE)
+            self.assertEqual(watch.wait(PATIENCE), 0)
             watch.stdout.close()
 
     def test_cores(self):
