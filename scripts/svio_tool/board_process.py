@@ -22,20 +22,33 @@ PATIENCE = 60       # only ends what hangs
 
 
 class BoardProcess:
-    """Its sockets and its log lie in the folder. Raises SvioError when it does not start."""
+    """Its sockets and its log lie in the folder. Raises SvioError when it does not start. Detached, it may go
+    on when we end, and attach() finds it again."""
 
-    def __init__(self, folder, *arguments, build=BUILD, env=None):
-        self.folder = Path(folder)
-        self.socket, self.mgmt, self.log = (self.folder / name for name in ("board", "mgmt", "log"))
+    def __init__(self, folder, *arguments, build=BUILD, env=None, detached=False):
+        self._places(folder)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, preexec_fn=end_with_us())
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=detached,
+                preexec_fn=None if detached else end_with_us())
         try:
             self._await_ready()
         except BaseException:
             self.kill()
             raise
+
+    @classmethod
+    def attach(cls, folder, process):
+        """The one that runs there, started by somebody else; process: as subprocess.Popen."""
+        board = cls.__new__(cls)
+        board._places(folder)
+        board.process = process
+        return board
+
+    def _places(self, folder):
+        self.folder = Path(folder)
+        self.socket, self.mgmt, self.log = (self.folder / name for name in ("board", "mgmt", "log"))
 
     def _await_ready(self):
         deadline = time.monotonic() + PATIENCE
