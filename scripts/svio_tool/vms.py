@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "vms": N small VMs on one svio-board, which reach each other through its switch."""
 import argparse
-import os
 import socket
 import sys
 import time
 
-from svio_tool import setup, terminal, ui
+from svio_tool import host, setup, terminal, ui
 from svio_tool.board_process import SVIOCTL
 from svio_tool.demo import table
 from svio_tool.fleet import BITS, MEMORY, MOST, Fleet
@@ -40,8 +39,7 @@ def check(args):
     for name, low, high in (("cores", 1, 16), ("queues", 1, 8), ("memory", MEMORY, 65536)):
         if not low <= getattr(args, name) <= high:
             raise SvioError(f"--{name} is a number from {low} to {high}, not {getattr(args, name)}.")
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    count = int(args.what)
+    count, free = int(args.what), host.memory_mib()
     if 1 <= count <= MOST and count * args.memory > free:
         raise SvioError(f"{count} VMs of {args.memory} MiB need more memory than is free here ({free} MiB): "
                         "take fewer, or a smaller --memory.")
@@ -128,7 +126,8 @@ def run(args):
 
 
 def stop(args):
-    fleet = Fleet.attach()
+    # Nobody is asked for anything: a guest that hangs ends as well.
+    fleet = Fleet.attach(only=0)
     ended = [str(vm.number) for vm in fleet.vms if not vm.lives()]
     fleet.stop()
     ui.say(f"{len(fleet.vms)} VMs and the board have ended."

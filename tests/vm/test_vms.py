@@ -7,6 +7,7 @@ import os
 import signal
 import types
 import unittest
+from unittest import mock
 
 from case import wait_for
 from svio_tool import vms
@@ -171,9 +172,12 @@ class TestVerb(unittest.TestCase):
             return False
 
     def test_refusals(self):
-        for what, sentence in (("0", "from 1 to 16"), ("17", "from 1 to 16")):
-            with self.subTest(what), self.assertRaisesRegex(SvioError, sentence):
+        for what in ("0", "17"):
+            with self.subTest(what), self.assertRaisesRegex(SvioError, "from 1 to 16"):
                 self.call(what)
+        with mock.patch.object(vms.host, "memory_mib", lambda: 2000), \
+                self.assertRaisesRegex(SvioError, "need more memory than is free here"):
+            self.call("8")
 
 
 if __name__ == "__main__":
