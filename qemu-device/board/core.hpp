@@ -240,13 +240,13 @@ class Core {
     Chain chain_;
     std::vector<uint8_t> bounce_; // a message that is looped back
     bool serves_port_ = false;
-    bool hold_port_ = false;        // the frame at the port's front found no buffer,
-    Served lacks_{nullptr, 0};      // nor did the one at the backlog's: of this pair,
-    uint32_t missing_ = 0;          // so far ahead,
-    uint64_t patience_until_ = 0;   // and so long does it wait (0: for ever)
+    bool hold_port_ = false;           // the frame at the port's front found no buffer,
+    Served lacks_{nullptr, 0};         // nor did the one at the backlog's: of this pair,
+    uint32_t missing_ = 0;             // so far ahead,
+    uint64_t patience_until_ = 0;      // and so long does it wait (0: for ever)
     std::vector<Delivered> delivered_; // receive queues that are perhaps not signalled yet
-    uint64_t stuck_since_ = 0;      // the port takes no frame since then; 0: it does
-    bool flush_port_ = false;       // the port was refused: because of the backlog, which is empty now, ...
+    uint64_t stuck_since_ = 0;         // the port takes no frame since then; 0: it does
+    bool flush_port_ = false; // the port was refused: because of the backlog, which is empty now, ...
     std::atomic<uint64_t> flush_port_at_{0}; // ... or for want of a buffer, until this time
     Pace pace_;
     StageTimes times_;

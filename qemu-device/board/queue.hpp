@@ -163,7 +163,7 @@ struct Staged {
     uint32_t length;
     bool counted; ///< as sent: by the device that this one has taken over from
     Offload offload;
-    uint32_t segment = 0; ///< the next one, where the port gets a message in pieces
+    uint32_t segment = 0;     ///< the next one, where the port gets a message in pieces
     uint64_t switched_at = 0; ///< see stage_times.hpp
     bool operator==(const Staged &) const = default;
 };
