@@ -135,6 +135,7 @@ TEST_F(StageTimesTest, ModerationShowsAsTimeUntilSignalled) {
 
 TEST_F(StageTimesTest, WhatComesFromTheWireIsDeliveredAndSignalled) {
     port->take_ns = 448;
+    rig->rx.post_all();
     rig->rx.set_signal_at(rig->rx.clean);
     port->incoming = {make_frame(60, 1), make_frame(60, 2)};
     rig->board->core(0).round();
