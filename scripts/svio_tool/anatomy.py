@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a message is made of: accesses of the guest that trap into QEMU, QEMU's system calls, instructions that
-the guest executes, and on the board the times from stage to stage.
+"""What a message is made of: accesses of the guest that trap into QEMU, QEMU's system calls,
+instructions that the guest executes, and on the board the times from stage to stage.
 
 All are counted in short windows of their own, since counting slows what is counted; the counts for each
 message stay what they are, but for a core that polls, whose empty looks grow with the time.

@@ -177,7 +177,7 @@ def switches(pid):
 
 
 def stage_difference(before, after):
-    """{stage: {least nanoseconds of the bucket: how many}} of the board's histograms, all its cores together."""
+    """{stage: {least nanoseconds of the bucket: how many}} of the board's histograms, all cores."""
     old, found = flat(before), {}
     for path, value in flat(after).items():
         if ".stage_times." not in path or value == old.get(path, 0):

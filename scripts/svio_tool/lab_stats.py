@@ -64,8 +64,8 @@ STAGES = {"send/picked_up": "picked up", "send/switched": "switched", "send/deli
 
 
 def stage_quantile(histogram, part):
-    """Nanoseconds: the middle of the bucket (a quarter of a power of two wide) where that part of the messages
-    ends; None of an empty histogram. Buckets are numbers, also where JSON made texts of them."""
+    """Nanoseconds: the middle of the bucket (a quarter of a power of two wide) where that part of the
+    messages ends; None of an empty histogram. Buckets are numbers, also where JSON made texts of them."""
     counts = sorted((int(least), count) for least, count in histogram.items())
     left = part * sum(count for _, count in counts)
     for least, count in counts:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from svio_tool import anatomy, bench, cli, lab, lab_bench, lab_stats, latency  # noqa: E402 (the path comes first)
+from svio_tool import anatomy, bench, cli, lab, lab_bench  # noqa: E402 (the path comes first)
+from svio_tool import lab_stats, latency  # noqa: E402
 from svio_tool.ui import SvioError  # noqa: E402
 
 TRACE = """\
@@ -96,8 +97,9 @@ class Reading(unittest.TestCase):
 
     def test_stage_difference(self):
         def board(*counts):
-            return {"cores": {str(n): {"polls": 9, "stage_times": {"send": {"picked_up": {"96": count, "8": 1}}}}
-                              for n, count in enumerate(counts)}, "port": {"unclaimed": 1}}
+            cores = {str(n): {"polls": 9, "stage_times": {"send": {"picked_up": {"96": count, "8": 1}}}}
+                     for n, count in enumerate(counts)}
+            return {"cores": cores, "port": {"unclaimed": 1}}
         self.assertEqual(lab.stage_difference(board(1, 2), board(4, 2)), {"send/picked_up": {96: 3}})
         self.assertEqual(lab.stage_difference(board(1, 2), board(4, 7)), {"send/picked_up": {96: 8}})
         self.assertEqual(lab.stage_difference({"cores": {}}, {"cores": {}}), {})
