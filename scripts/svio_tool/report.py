@@ -143,8 +143,9 @@ def stages(result):
     if not rows:
         return ""
     picture = report_plots.stages(result, "stages", "Medians of a message's stages on the board, by mode")
-    return (plot(picture, "Median time from each stage of a message on the board to the next, of histograms that the "
-                 "on-board cores keep. Picked up: at most so long after the guest posted it.")
+    caption = ("Median time from each stage of a message on the board to the next, of histograms that the "
+               "on-board cores keep. Picked up: at most so long after the guest posted it.")
+    return (plot(picture, caption)
             + table("Stages on the board, medians in microseconds after the stage before",
                     ("SV-IO mode", *lab_stats.STAGES.values()), rows))
 
@@ -253,8 +254,8 @@ def limits(result):
                      "then.")
     texts.append("Xen's rows come from a machine of their own: compare them with each other alone.")
     texts.append("Guest instructions and stage times come from a machine of their own, in which they are "
-                 "counted: counting slows the guest, so its messages are fewer. A block of instructions that a fault "
-                 "ends early counts whole.")
+                 "counted: counting slows the guest, so its messages are fewer. A block of instructions that "
+                 "a fault ends early counts whole.")
     texts.append("Copies are told from the design of each NIC; nobody counted them.")
     texts.append("System calls are counted under strace, which slows QEMU: a core that polls looks more "
                  "often in vain meanwhile.")
