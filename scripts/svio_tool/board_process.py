@@ -22,14 +22,15 @@ PATIENCE = 60       # only ends what hangs
 
 
 class BoardProcess:
-    """Its sockets and its log lie in the folder. Raises SvioError when it does not start."""
+    """Its sockets and its log lie in the folder; no wire unless the arguments name one. Raises SvioError when it does not start."""
 
     def __init__(self, folder, *arguments, build=BUILD, env=None):
         self.folder = Path(folder)
+        port = () if "--port" in arguments else ("--port", "none")
         self.socket, self.mgmt, self.log = (self.folder / name for name in ("board", "mgmt", "log"))
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *arguments],
+                [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *port, *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, preexec_fn=end_with_us())
         try:
             self._await_ready()
