@@ -22,7 +22,9 @@ PATIENCE = 60       # only ends what hangs
 
 
 class BoardProcess:
-    """Its sockets and its log lie in the folder; no wire unless the arguments name one. Raises SvioError when it does not start."""
+    """Its sockets and its log lie in the folder; no wire unless the arguments name one.
+
+    Raises SvioError when it does not start."""
 
     def __init__(self, folder, *arguments, build=BUILD, env=None):
         self.folder = Path(folder)

@@ -165,7 +165,8 @@ class TestMessages(ProcessTest):
 def udp(mac, own, to, payload, flags=0):
     """A datagram of a machine to (address, port) on the user network."""
     host, port = to
-    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 1, flags, 64, 17, 0, bytes(own), bytes(host))
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 1, flags, 64, 17, 0, bytes(own),
+                     bytes(host))
     ip = ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:]
     return GATEWAY + mac + b"\x08\0" + ip + struct.pack(">HHHH", 4000, port, 8 + len(payload), 0) + payload
 
@@ -703,7 +704,8 @@ class TestStart(ProcessTest):
         self.assertIn("must have 1 to 107 bytes", self.refused("--socket", "x" * 108))
         self.assertIn("--socket is required", self.refused())
         for spec in ("slirp:restrict=maybe", "slirp:nonsense", "slirp:hostfwd=", "slirp:hostfwd=tcp:1-2",
-                     "slirp:hostfwd=icmp::1-:2", "slirp:hostfwd=tcp:x:1-:2", "slirp:hostfwd=tcp::1-:65536"):
+                     "slirp:hostfwd=icmp::1-:2",
+                     "slirp:hostfwd=tcp:x:1-:2", "slirp:hostfwd=tcp::1-:65536"):
             self.assertIn("port=slirp", self.refused("--socket", here / "s", "--port", spec))
         self.assertIn("port=nowhere", self.refused("--socket", here / "s", "--port", "nowhere"))
         self.assertIn("--cores", self.refused("--socket", here / "s", "--cores", "17"))
