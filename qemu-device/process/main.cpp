@@ -4,6 +4,7 @@
 #include "native_port.hpp"
 #include "no_port.hpp"
 #include "server.hpp"
+#include "slirp_port.hpp"
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -17,7 +18,7 @@ namespace {
 struct Options {
     std::string socket;
     std::string mgmt;
-    std::string port = "none";
+    std::string port = "slirp";
     svio::Attachments::Config config;
 };
 
@@ -25,9 +26,11 @@ void add_options(CLI::App &app, Options &options) {
     app.set_version_flag("--version", SVIO_VERSION);
     app.add_option("--socket", options.socket, "path of the socket that machines attach to")->required();
     app.add_option("--mgmt", options.mgmt, "path of the management's socket, for svioctl");
-    app.add_option("--port", options.port,
-                   "the wire: none (machines reach each other alone), dgram:LOCAL,REMOTE, tap:IFNAME or "
-                   "echo[:IPV4] (a peer inside)")
+    app.add_option(
+           "--port", options.port,
+           "the wire: slirp[:restrict=on,hostfwd=tcp:[ADDRESS]:PORT-[GUEST]:PORT,...] (a user network, "
+           "10.0.2.0/24), none (machines reach each other alone), dgram:LOCAL,REMOTE, tap:IFNAME or "
+           "echo[:IPV4] (a peer inside)")
         ->capture_default_str();
     app.add_option("--cores", options.config.board.cores, "on-board cores")
         ->check(CLI::Range(1, SVIO_MAX_CORES))
@@ -67,7 +70,11 @@ std::unique_ptr<svio::Port> open_port(const std::string &spec) {
     if (spec == "none")
         return std::make_unique<svio::NoPort>();
     std::string why;
-    std::unique_ptr<svio::Port> port = svio::open_native_port(spec, why);
+    std::unique_ptr<svio::Port> port;
+    if (svio::SlirpPort::named(spec))
+        port = svio::SlirpPort::open(spec, why);
+    else
+        port = svio::open_native_port(spec, why);
     if (!port)
         throw std::runtime_error(why);
     return port;

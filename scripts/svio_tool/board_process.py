@@ -22,14 +22,16 @@ PATIENCE = 60       # only ends what hangs
 
 
 class BoardProcess:
-    """Its sockets and its log lie in the folder. Raises SvioError when it does not start. Detached, it may go
-    on when we end, and attach() finds it again."""
+    """Its sockets and its log lie in the folder; no wire unless the arguments name one. Raises SvioError when it
+    does not start. Detached, it may go on when we end, and attach() finds it again.
+    """
 
     def __init__(self, folder, *arguments, build=BUILD, env=None, detached=False):
         self._places(folder)
+        port = () if "--port" in arguments else ("--port", "none")
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *arguments],
+                [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *port, *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=detached,
                 preexec_fn=None if detached else end_with_us())
         try:

@@ -13,6 +13,7 @@ from svio_tool.ui import SvioError
 NEEDED = """
     qemu-system-x86 qemu-system-data seabios ipxe-qemu meson ninja-build
     g++ gcc libc6-dev make pkg-config libglib2.0-dev libgtest-dev libgmock-dev nlohmann-json3-dev libcli11-dev
+    libslirp-dev
     python3 python3-venv flex bison bc libelf-dev libssl-dev
     dpkg-dev xz-utils bzip2 perl kmod procps iproute2 binutils ca-certificates
 """.split()

@@ -74,7 +74,7 @@ def server(content):
             thread.join()
 
 
-def _prepare_guest(vm):
+def prepare_guest(vm):
     vm.run(f"""
         for path in /sys/class/net/*; do
             read -r mac <$path/address; [ "$mac" = {MAC} ] && dev=${{path##*/}}
@@ -132,7 +132,7 @@ def measure(nic="svio-nic", size=SIZE, kernel="6.12", name="transfer"):
         with vm:
             found = {"nic": nic, "netdev": "user", "boot_s": time.monotonic() - begin, "qemu": vm.command()}
             progress.title = title
-            _prepare_guest(vm)
+            prepare_guest(vm)
             found.update(exchange(vm, size))
             if nic.startswith("svio"):
                 # That it went through the on-board cores, and nothing was lost on the way.

@@ -5,6 +5,7 @@ import unittest
 from contextlib import ExitStack
 
 from case import wait_for
+from svio_tool import transfer
 from svio_tool.board_process import BoardProcess
 from svio_tool.vm import Vm
 
@@ -92,6 +93,30 @@ class TestBoard(unittest.TestCase):
             wait_for(lambda vm=vm: vm.run("cat /sys/class/net/eth0/carrier").out.strip() == "1", "link up")
         self.ping(0, 1)
         self.transfer(0, 1)
+
+
+class TestUserNetwork(unittest.TestCase):
+    """--port slirp: a guest of the board and a server of the host."""
+
+    def test_transfer(self):
+        """A file each way by TCP; the sums agree."""
+        with tempfile.TemporaryDirectory(prefix="svio-vm-") as folder:
+            board = BoardProcess(folder, "--port", "slirp")
+            try:
+                with Vm("board-user", plugin=True, memory=MEMORY, machine="q35,memory-backend=ram",
+                        nics=[f"svio-vif,id=svio0,board={board.socket},mac={transfer.MAC}"],
+                        extra=["-object",
+                               f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on"]) as vm:
+                    transfer.prepare_guest(vm)
+                    figures = transfer.exchange(vm, SIZE)
+                    self.assertTrue(figures["agree"], figures)
+                    (vif,) = board.vifs()
+                    self.assertGreater(board.counters(vif)["rx_bytes"], SIZE)
+                    self.assertGreater(board.counters(vif)["tx_bytes"], SIZE)
+                    self.assertEqual(vm.kernel_problems(), [])
+                self.assertEqual(board.end(), 0, board.said())
+            finally:
+                board.kill()
 
 
 if __name__ == "__main__":

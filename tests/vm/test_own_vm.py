@@ -40,7 +40,7 @@ class TestOwnVm(unittest.TestCase):
     def works(self, size):
         """Ping, and a file both ways with its sums compared; the board has counted the frames."""
         before = self.vm.stats()["vifs"]["0"]
-        transfer._prepare_guest(self.vm)
+        transfer.prepare_guest(self.vm)
         self.assertIn(" 5 received, ", self.run_in("ping -c 5 -i 0.2 -W 20 10.0.2.2"))
         figures = transfer.exchange(self.vm, size)
         self.assertTrue(figures["agree"])
