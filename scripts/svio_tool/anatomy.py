@@ -120,19 +120,25 @@ def measure(lab, report=lambda text: None, whats=COUNTED):
 
 def _window(lab, row, what, found):
     if what == "accesses":
-        with Tracing(lab) as tracing:
-            cell = lab.cell(row, "64")
-        counts = count_accesses(tracing.text, lab.resources[row.key])
-        if row.nic.startswith("virtio"):
-            counts["writes"] += count_notifies(tracing.text)
-        found["accesses"] = {name: count / cell["messages"] for name, count in counts.items()}
-        found["interrupts"] = cell["interrupts"] / cell["messages"]
+        _traced(lab, row, found)
         return
     with Strace(lab.vm.pid) as strace:
         cell = lab.cell(row, "64")
     found["system_calls"] = {name: count / cell["messages"] for name, count in
                              sorted(strace.calls.items(), key=lambda pair: -pair[1])
                              if count / cell["messages"] >= 0.01}
+
+
+def _traced(lab, row, found, wait=time.sleep):
+    """A cell under QEMU's trace."""
+    with Tracing(lab) as tracing:
+        cell = lab.cell(row, "64", wait)
+    counts = count_accesses(tracing.text, lab.resources[row.key])
+    if row.nic.startswith("virtio"):
+        counts["writes"] += count_notifies(tracing.text)
+    found["accesses"] = {name: count / cell["messages"] for name, count in counts.items()}
+    found["interrupts"] = cell["interrupts"] / cell["messages"]
+    return cell
 
 
 # --- in a machine of its own, as the counting cannot be switched off there -------------------------
@@ -179,25 +185,24 @@ class Instructions:
 
 
 def measure_counting(lab, report=lambda text: None):
-    """{approach: {"instructions": for each 64-byte round trip, "stage_times": {stage: histogram}}}, and
-    {what: reason} of what could not be counted."""
+    """{approach: {"accesses", "interrupts" and "instructions" for each 64-byte round trip, "stage_times":
+    {stage: histogram}}}, and {what: reason} of what could not be counted."""
     found, gone = {}, {}
     if not lab.counts_instructions():
         gone["guest instructions"] = KVM_REASON
     plan = [(row, "64") for row in lab.rows if row.key not in lab.not_run]
     report("start-up of the guest's programs")
     lab.arm(plan)
-    for row, what in plan:
-        report(f"{row.key}, guest instructions and stage times")
+    for row, _ in plan:
+        report(f"{row.key}, accesses, guest instructions and stage times")
         try:
-            counter = Instructions(lab, row)
-            cell = lab.cell(row, what, counter.wait if lab.counts_instructions() else time.sleep)
-            one = found.setdefault(row.key, {})
+            counter, one = Instructions(lab, row), found.setdefault(row.key, {})
+            cell = _traced(lab, row, one, counter.wait if lab.counts_instructions() else time.sleep)
             if lab.counts_instructions():
                 one["instructions"] = counter.per_message()
             if cell.get("stage_times"):
                 one["stage_times"] = cell["stage_times"]
         except SvioError as error:
             lab.vm.check_alive()
-            gone[f"guest instructions of {row.key}"] = error.sentence
+            gone[f"accesses and guest instructions of {row.key}"] = error.sentence
     return found, gone

@@ -22,8 +22,8 @@ PATIENCE = 60       # only ends what hangs
 
 
 class BoardProcess:
-    """Its sockets and its log lie in the folder; no wire unless the arguments name one. Raises SvioError when it
-    does not start. Detached, it may go on when we end, and attach() finds it again.
+    """Its sockets and its log lie in the folder; no wire unless the arguments name one. Raises SvioError when
+    it does not start. Detached, it may go on when we end, and attach() finds it again.
     """
 
     def __init__(self, folder, *arguments, build=BUILD, env=None, detached=False):

@@ -102,7 +102,8 @@ def measure_guest(result, writer, names, seconds, append=""):
         with ui.Progress("anatomy of a message") as progress:
             def report(text):
                 progress.title = f"anatomy of a message: {text}"
-            result["anatomy"], result["anatomy_not_counted"] = anatomy.measure(lab, report)
+            result["anatomy"], result["anatomy_not_counted"] = \
+                anatomy.measure(lab, report, whats=("system calls",))
         writer.write(result)
         problems = lab.vm.kernel_problems()
     finally:
@@ -124,9 +125,10 @@ def measure_counting(result, writer, names, append=""):
             found, gone = anatomy.measure_counting(lab, report)
             for name, one in found.items():
                 result["anatomy"].setdefault(name, {}).update(one)
-            gone.update({f"guest instructions of {name}": why for name, why in lab.not_run.items()})
+            gone.update({f"accesses and guest instructions of {name}": why
+                         for name, why in lab.not_run.items()})
     except SvioError as error:
-        gone = {"guest instructions and stage times": error.sentence}
+        gone = {"accesses, guest instructions and stage times": error.sentence}
     result["anatomy_not_counted"].update(gone)
     writer.write(result)
 

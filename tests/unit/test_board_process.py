@@ -715,7 +715,8 @@ class TestStart(ProcessTest):
 # All of it once more where a mistake shows.
 
 def sanitized(short):
-    for case in (TestMessages, TestUserNetwork, TestPages, TestMemory, TestGarbage, TestManagement, TestDeaths):
+    for case in (TestMessages, TestUserNetwork, TestPages, TestMemory, TestGarbage, TestManagement,
+                 TestDeaths):
         name = f"{case.__name__}{short.capitalize()}"
         globals()[name] = type(name, (case,), {"build": paths.BUILD / short, "__module__": __name__})
 
