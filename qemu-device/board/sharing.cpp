@@ -91,7 +91,7 @@ void Board::set_bells(Vif &vif, std::vector<Descriptor> bells) {
         Core *core = pair < placements_[vif.config().slot].pairs ? &core_of(vif, pair) : nullptr;
         if (core)
             core->unwatch(vif, pair);
-        for (size_t direction : {SVIO_SEND, SVIO_RECEIVE}) {
+        for (unsigned direction : {unsigned{SVIO_SEND}, unsigned{SVIO_RECEIVE}}) {
             size_t n = 2 * pair + direction;
             vif.pair(pair).bells[direction] = n < bells.size() ? std::move(bells[n]) : Descriptor();
         }

@@ -51,7 +51,7 @@ typedef struct SvioMiss {
     hwaddr page;
     bool write;
     bool found;
-    QemuEvent done;
+    bool served;
     QSIMPLEQ_ENTRY(SvioMiss) next;
 } SvioMiss;
 
@@ -138,7 +138,10 @@ static void svio_atc_serve(SvioNic *nic) {
         } else {
             miss->found = svio_atc_fill(miss->function, miss->page, miss->write);
         }
-        qemu_event_set(&miss->done); /* the last that is done with it */
+        WITH_QEMU_LOCK_GUARD(&nic->miss_mutex) {
+            miss->served = true; /* it is the waiter's alone as soon as the mutex is free */
+            qemu_cond_broadcast(&nic->miss_served);
+        }
     }
 }
 
@@ -166,15 +169,19 @@ static bool svio_atc_ask(SvioFunction *function, SvioNicWindow *window, hwaddr p
         }
         return svio_atc_fill(function, page, write);
     }
-    qemu_event_init(&miss.done, false);
     WITH_QEMU_LOCK_GUARD(&nic->miss_mutex) {
         QSIMPLEQ_INSERT_TAIL(&nic->misses, &miss, next);
     }
     qemu_bh_schedule(nic->miss_bh);
     svio_board_core_waits(nic->board, true);
-    qemu_event_wait(&miss.done);
+    /* No QemuEvent on the stack: in QEMU 10.0 the late wake-up of a former one at the same place ends a wait
+     * before its time. */
+    WITH_QEMU_LOCK_GUARD(&nic->miss_mutex) {
+        while (!miss.served) {
+            qemu_cond_wait(&nic->miss_served, &nic->miss_mutex);
+        }
+    }
     svio_board_core_waits(nic->board, false);
-    qemu_event_destroy(&miss.done);
     return window || miss.found;
 }
 
@@ -408,6 +415,7 @@ void svio_atc_stop(SvioFunction *function) {
 
 void svio_atc_init(SvioNic *nic) {
     qemu_mutex_init(&nic->miss_mutex);
+    qemu_cond_init(&nic->miss_served);
     QSIMPLEQ_INIT(&nic->misses);
     nic->miss_bh = qemu_bh_new(svio_atc_bh, nic);
 }
@@ -415,5 +423,6 @@ void svio_atc_init(SvioNic *nic) {
 /* The cores have ended. */
 void svio_atc_exit(SvioNic *nic) {
     qemu_bh_delete(nic->miss_bh);
+    qemu_cond_destroy(&nic->miss_served);
     qemu_mutex_destroy(&nic->miss_mutex);
 }

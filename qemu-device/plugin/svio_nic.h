@@ -107,6 +107,7 @@ struct SvioNic {
 
     /* Translations that cores wait for. */
     QemuMutex miss_mutex;
+    QemuCond miss_served;
     QSIMPLEQ_HEAD(, SvioMiss) misses;
     QEMUBH *miss_bh;
 

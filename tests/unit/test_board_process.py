@@ -325,7 +325,9 @@ class TestPages(ProcessTest):
                     os.close(fd)
             machine.close()
             wait_for(lambda: len(self.board.vifs()) == 1, "the slot to be given back")
-        self.assertEqual(len(os.listdir(f"/proc/{self.board.process.pid}/fd")), descriptors)
+        # The connection by which svioctl asked may be there for a moment longer.
+        wait_for(lambda: len(os.listdir(f"/proc/{self.board.process.pid}/fd")) == descriptors,
+                 "all descriptors to be given back")
 
 
 class TestMemory(ProcessTest):
