@@ -14,7 +14,7 @@ Board::Board(const BoardConfig &config, GuestLock &lock, Clock &clock, ThreadHoo
     if (config_.shared_signals)
         shared_signals_ = std::make_unique<SharedSignals>(*this);
     for (unsigned n = 0; n < config_.cores; n++)
-        cores_.push_back(std::make_unique<Core>(*this, n, config_.poll_us));
+        cores_.push_back(std::make_unique<Core>(*this, n, config_.poll_us, config_.stage_times));
     // The last core polls a native port, so that with two of them each direction has its own.
     if (port_->native())
         cores_.back()->serve_port();
@@ -126,12 +126,28 @@ void Board::report_errors() {
         vif->report_errors();
 }
 
+namespace {
+
+// Of the buckets those that have something, each by its least value.
+void visit_stage_times(const std::string &path, const StageTimes &times, const Board::Visitor &visit) {
+    for (size_t stage = 0; times.on() && stage < StageCount; stage++) {
+        const Histogram &histogram = times.of(static_cast<Stage>(stage));
+        for (size_t bucket = 0; bucket < Histogram::buckets; bucket++) {
+            if (uint64_t count = histogram.get(bucket))
+                visit(path + stage_names[stage] + "/" + std::to_string(Histogram::least(bucket)), count);
+        }
+    }
+}
+
+} // namespace
+
 void Board::visit_counters(const Visitor &visit) const {
     for (size_t n = 0; n < cores_.size(); n++) {
         std::string core = "cores/" + std::to_string(n) + "/";
         for (size_t i = 0; i < CoreStatCount; i++)
             visit(core + core_stat_names[i], cores_[n]->counters.get(i));
         visit(core + "cpu_ns", cores_[n]->cpu_ns());
+        visit_stage_times(core + "stage_times/", cores_[n]->times(), visit);
     }
     visit("port/unclaimed", unclaimed_.load(std::memory_order_relaxed));
     for (size_t n = 0; n < vifs_.size(); n++) {

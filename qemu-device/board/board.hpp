@@ -27,6 +27,7 @@ struct BoardConfig {
     uint32_t stall_ms = SVIO_PORT_STALL_MS;
     uint32_t port_mbps = 0;      ///< limit of what is sent to the port, 0: none
     bool shared_signals = false; ///< see shared_signals.hpp
+    bool stage_times = false;    ///< see stage_times.hpp
 };
 
 class Board final : public VifHost {

@@ -262,7 +262,8 @@ SvioBoard *svio_board_new(const SvioHost *host, const SvioBoardConfig *config, c
                           .threads = !config->virtual_time,
                           .stall_ms = config->stall_ms,
                           .port_mbps = config->port_mbps,
-                          .shared_signals = config->shared_signals};
+                          .shared_signals = config->shared_signals,
+                          .stage_times = config->stage_times};
         self->management_config.management = {.auto_vif = config->auto_vif,
                                               .port_mbps = config->port_mbps,
                                               .shared_signals = config->shared_signals};

@@ -81,6 +81,7 @@ typedef struct SvioBoardConfig {
     bool auto_vif;       /* a VF comes into being with a VIF in it */
     uint32_t port_mbps;  /* limit of the port, 0: none */
     bool shared_signals; /* functions share interrupts */
+    bool stage_times;    /* histograms of how long messages take from stage to stage */
     bool virtual_time;   /* no threads: an alarm steps the cores, see virtual_executor.hpp */
     uint32_t poll_cost_ns, message_cost_ns;
     const char *mgmt; /* path of the management socket, or NULL */

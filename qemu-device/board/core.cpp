@@ -40,9 +40,9 @@ uint64_t MonotonicClock::now() {
     return static_cast<uint64_t>(ts.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(ts.tv_nsec);
 }
 
-Core::Core(Board &board, unsigned index, uint32_t poll_us)
+Core::Core(Board &board, unsigned index, uint32_t poll_us, bool stage_times)
     : board_(board), index_(index), poll_max_ns_(uint64_t{poll_us} * 1000), poll_ns_(poll_max_ns_),
-      wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      times_(stage_times), wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (wake_fd_ < 0)
         throw std::system_error(errno, std::generic_category(), "eventfd");
 }
@@ -200,12 +200,14 @@ void Core::note_waiting() {
 
 bool Core::step() {
     counters.add(CorePolls);
+    times_.begin(board_.clock());
     bool found = poked_.load(std::memory_order_relaxed) && poked_.exchange(false, std::memory_order_seq_cst);
     if (was_rung_) [[unlikely]]
         found |= take_bells();
     if (!loaded_.empty()) [[unlikely]]
         refill();
     found |= board_.cable() ? serve_send() : serve_switched();
+    times_.switched(board_.clock(), outbox_);
     if (uint64_t time = flush_port_at_.load(std::memory_order_relaxed);
         time && board_.clock().now() >= time) {
         flush_port_at_ = 0;
@@ -216,6 +218,7 @@ bool Core::step() {
         found |= drain_backlog();
     if (serves_port_ && !has_backlog())
         found |= board_.cable() ? serve_receive_port() : serve_switched_port();
+    times_.received(board_.clock());
     if (announce_.load(std::memory_order_relaxed)) [[unlikely]]
         announce();
     if (!board_.port().wants_guest_lock())
@@ -244,10 +247,15 @@ bool Core::serve_send() {
 bool Core::collect_from(const Served &served) {
     Vif &vif = *served.vif;
     SendQueue &queue = vif.pair(served.pair).send;
-    if (!vif.active() || !queue.running())
+    if (!vif.active() || !queue.running()) {
+        times_.empty(queue);
         return false;
+    }
     size_t looped;
     size_t n = queue.collect(vif, vif.memory(), outbox_, batch, board_.clock(), looped);
+    times_.picked_up(queue, n);
+    if (n < batch && outbox_.has_room())
+        times_.empty(queue);
     if (n == 0)
         return false;
     if (looped != 0)
@@ -284,8 +292,10 @@ Vif::Delivery Core::give(Vif &vif, const Message &message, Vif::Arrival &arrival
     Vif::Delivery outcome = vif.receive(message, arrival, terms);
     if (arrival.delivered != 0)
         note_delivered(vif, arrival.pair);
-    if (outcome == Vif::Delivery::Delivered)
+    if (outcome == Vif::Delivery::Delivered) {
         counters.add(CoreDelivered);
+        times_.gave();
+    }
     return outcome;
 }
 
@@ -298,7 +308,7 @@ void Core::note_lack(Vif &vif, const Vif::Arrival &arrival) {
 void Core::note_delivered(Vif &vif, unsigned pair) {
     auto same = [&](const Served &s) { return s.vif == &vif && s.pair == pair; };
     if (std::none_of(delivered_.begin(), delivered_.end(), same))
-        delivered_.push_back({&vif, pair});
+        delivered_.push_back({{&vif, pair}});
 }
 
 void Core::flush_port_at(uint64_t time) {
@@ -446,6 +456,7 @@ bool Core::send_outbox() {
 bool Core::settle(const Offer &offered, std::span<const Verdict> verdicts) {
     size_t dealt = 0;
     bool purged = false;
+    const uint64_t now = times_.read(board_.clock());
     for (; dealt < offered.count && verdicts[dealt] != Verdict::Pending; dealt++) {
         const Staged &frame = offered.of[dealt];
         if (outbox_.empty() || outbox_.frames().front() != frame) {
@@ -461,6 +472,8 @@ bool Core::settle(const Offer &offered, std::span<const Verdict> verdicts) {
                                             (board_.port().carries_offloads() ? vnet_header_size : 0));
         }
         counters.add(CoreSwitched);
+        if (offered.last[dealt] && verdicts[dealt] == Verdict::Sent)
+            times_.sent(frame, now);
         if (offered.last[dealt])
             outbox_.pop(1);
         else
@@ -499,52 +512,6 @@ uint64_t Core::stall_time() const {
     if (!frames_wait_ || !board_.port().blocked() || board_.stall_ns() == 0)
         return 0;
     return (stuck_since_ ? stuck_since_ : board_.clock().now()) + board_.stall_ns();
-}
-
-void Core::collect_signals(bool now_or_never) {
-    auto ask = [&](Vif &vif, Queue &queue) {
-        if (queue.signal_due(board_.clock(), now_or_never))
-            signals_.push_back({&vif, queue.regs.vector});
-    };
-    for (const Served &served : served_) {
-        if (served.vif->active())
-            ask(*served.vif, served.vif->pair(served.pair).send);
-    }
-    // Whoever delivers asks: the core that polls the port, and the one that drained its backlog.
-    std::erase_if(delivered_, [&](const Served &served) {
-        if (!served.vif->active())
-            return false; // bus mastering may come back
-        ReceiveQueue &queue = served.vif->receive_queue(served.pair);
-        std::lock_guard lock(queue.mutex);
-        ask(*served.vif, queue);
-        // What moderation holds back is asked for again, until it is sent.
-        return !queue.running() || !queue.signal_held();
-    });
-}
-
-// Active, so that a pause waits for it. What cannot be raised without the guest lock is left for flush().
-void Core::raise_unlocked() {
-    std::erase_if(signals_, [this](const Signal &signal) {
-        if (!signal.vif->dma() || !signal.vif->signals().raise_unlocked(signal.vector))
-            return false;
-        counters.add(CoreSignalled);
-        return true;
-    });
-}
-
-// Guest lock held. What a function may not send while its bus mastering is off waits until it is on again.
-void Core::raise_signals() {
-    // An MSI-X entry may point at a register: raising may reset this very VIF, which empties signals_.
-    due_.swap(signals_);
-    for (const Signal &signal : due_) {
-        if (!signal.vif->dma()) {
-            signals_.push_back(signal);
-            continue;
-        }
-        signal.vif->signals().raise(signal.vector);
-        counters.add(CoreSignalled);
-    }
-    due_.clear();
 }
 
 // What needs the guest lock: frames for a netdev, interrupts, news of errors.
@@ -756,8 +723,11 @@ void Core::sleep() {
         timespec timeout{static_cast<time_t>(wait / 1'000'000'000), static_cast<long>(wait % 1'000'000'000)};
         ppoll(fds.data(), n, until ? &timeout : nullptr, nullptr);
         was_rung_ = std::any_of(fds.begin() + ports, fds.begin() + n, [](auto &f) { return f.revents != 0; });
+        uint64_t after = board_.clock().now();
+        if (was_rung_)
+            times_.woken(after);
         if (tokens_at_ == 0)
-            adapt(board_.clock().now() - before);
+            adapt(after - before);
         counters.add(CoreWakes);
     }
     sleeping_.store(false, std::memory_order_seq_cst);

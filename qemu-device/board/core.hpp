@@ -11,6 +11,7 @@
 #include "host.hpp"
 #include "pace.hpp"
 #include "queue.hpp"
+#include "stage_times.hpp"
 #include "vif.hpp"
 
 #include <array>
@@ -31,7 +32,7 @@ class Core {
     static constexpr size_t batch = 32;
     static constexpr size_t backlog_max = 256;
 
-    Core(Board &board, unsigned index, uint32_t poll_us);
+    Core(Board &board, unsigned index, uint32_t poll_us, bool stage_times = false);
     ~Core();
     Core(const Core &) = delete;
     Core &operator=(const Core &) = delete;
@@ -99,6 +100,8 @@ class Core {
         struct Signal {
             Vif *vif;
             uint32_t vector;
+            Stage stage = StageSendSignalled; ///< for the times,
+            uint64_t since = 0;               ///< and what it tells has waited so long
         };
         struct Received {
             Vif *vif;
@@ -120,11 +123,15 @@ class Core {
 
     uint64_t cpu_ns() const;
     CoreCounters counters;
+    const StageTimes &times() const { return times_; }
 
   private:
     struct Served {
         Vif *vif;
         unsigned pair;
+    };
+    struct Delivered : Served {
+        uint64_t since = 0; // see stage_times.hpp
     };
     /// A VIF that the core serves, and its turn in the round robin.
     struct Client {
@@ -233,15 +240,16 @@ class Core {
     Chain chain_;
     std::vector<uint8_t> bounce_; // a message that is looped back
     bool serves_port_ = false;
-    bool hold_port_ = false;        // the frame at the port's front found no buffer,
-    Served lacks_{nullptr, 0};      // nor did the one at the backlog's: of this pair,
-    uint32_t missing_ = 0;          // so far ahead,
-    uint64_t patience_until_ = 0;   // and so long does it wait (0: for ever)
-    std::vector<Served> delivered_; // receive queues that are perhaps not signalled yet
-    uint64_t stuck_since_ = 0;      // the port takes no frame since then; 0: it does
-    bool flush_port_ = false;       // the port was refused: because of the backlog, which is empty now, ...
+    bool hold_port_ = false;           // the frame at the port's front found no buffer,
+    Served lacks_{nullptr, 0};         // nor did the one at the backlog's: of this pair,
+    uint32_t missing_ = 0;             // so far ahead,
+    uint64_t patience_until_ = 0;      // and so long does it wait (0: for ever)
+    std::vector<Delivered> delivered_; // receive queues that are perhaps not signalled yet
+    uint64_t stuck_since_ = 0;         // the port takes no frame since then; 0: it does
+    bool flush_port_ = false; // the port was refused: because of the backlog, which is empty now, ...
     std::atomic<uint64_t> flush_port_at_{0}; // ... or for want of a buffer, until this time
     Pace pace_;
+    StageTimes times_;
     Outbox outbox_;
     std::vector<uint8_t> pieces_;     // of messages that a port takes in segments, while it is offered them
     size_t head_length_ = 0;          // of the message in chain_, before the switch has changed its tag

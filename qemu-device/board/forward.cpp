@@ -58,7 +58,10 @@ void Core::look_for_work() {
             part.waits = std::any_of(loaded_.begin(), loaded_.end(), [&](const Moving::Sent &sent) {
                 return sent.vif == client.vif && sent.pair == part.pair;
             });
-            client.backlogged |= client.vif->active() && queue.running() && queue.posted();
+            bool posted = client.vif->active() && queue.running() && queue.posted();
+            client.backlogged |= posted;
+            if (!posted)
+                times_.empty(queue);
         }
         if (!client.backlogged)
             continue;
@@ -184,10 +187,15 @@ Core::Outcome Core::forward_next(Client &client, bool guaranteed) {
         SendQueue &queue = vif.pair(part.pair).send;
         if (part.waits)
             result = Outcome::Waits;
-        if (part.waits || !queue.running() || !queue.peek(chain_))
+        if (part.waits || !queue.running())
             continue;
+        if (!queue.peek(chain_)) {
+            times_.empty(queue);
+            continue;
+        }
         Outcome outcome = forward(client, part, queue);
         if (outcome == Outcome::Sent) {
+            times_.picked_up(queue, 1);
             client.next = (n + 1) % client.parts.size();
             vif.pair(part.pair).add_work(1, chain_.length);
             if (vif.rate.any())

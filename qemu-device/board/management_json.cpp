@@ -249,6 +249,19 @@ Json vifs_json(const Management &management) {
     return json;
 }
 
+// [least value, count] of the buckets that have something.
+Json stage_times_json(const StageTimes &times) {
+    Json json = Json::object();
+    for (size_t stage = 0; stage < StageCount; stage++) {
+        Json &list = json[Json::json_pointer("/" + std::string(stage_names[stage]))] = Json::array();
+        for (size_t bucket = 0; bucket < Histogram::buckets; bucket++) {
+            if (uint64_t count = times.of(static_cast<Stage>(stage)).get(bucket))
+                list.push_back({Histogram::least(bucket), count});
+        }
+    }
+    return json;
+}
+
 Json cores_json(const Management &management) {
     Json json = Json::array();
     for (unsigned core = 0; core < management.board().cores(); core++) {
@@ -259,6 +272,8 @@ Json cores_json(const Management &management) {
                         {"empty_polls", info.empty_polls},
                         {"sleeps", info.sleeps},
                         {"busy_ns", info.busy_ns}});
+        if (const StageTimes &times = management.board().core(core).times(); times.on())
+            json.back()["stage_times"] = stage_times_json(times);
     }
     return json;
 }

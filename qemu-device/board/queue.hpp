@@ -163,7 +163,8 @@ struct Staged {
     uint32_t length;
     bool counted; ///< as sent: by the device that this one has taken over from
     Offload offload;
-    uint32_t segment = 0; ///< the next one, where the port gets a message in pieces
+    uint32_t segment = 0;     ///< the next one, where the port gets a message in pieces
+    uint64_t switched_at = 0; ///< see stage_times.hpp
     bool operator==(const Staged &) const = default;
 };
 
@@ -222,6 +223,13 @@ class Outbox {
 
 class SendQueue : public Queue {
   public:
+    /// For stage_times.hpp; 0: unknown.
+    struct Times {
+        uint64_t empty_at = 0;            ///< the last look that found nothing more
+        uint64_t done_at = 0;             ///< the first completion that was not signalled yet
+        std::atomic<uint64_t> rung_at{0}; ///< the last doorbell: of any thread
+    } times;
+
     /// Collects up to `budget` messages into the outbox and completes them; those that the driver loops back
     /// go to the VIF at once. Returns how many it took, and of these `looped`.
     size_t collect(class Vif &vif, GuestMemory &memory, Outbox &outbox, size_t budget, Clock &clock,

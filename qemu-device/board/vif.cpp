@@ -508,6 +508,7 @@ bool Vif::bell(uint32_t offset) {
         return false;
     if (within == 0) {
         pairs_[pair].send.counters.add(SVIO_QSTAT_BELLS);
+        pairs_[pair].send.times.rung_at.store(clock_.now(), std::memory_order_relaxed);
         host_.wake(*this, pair);
     } else {
         pairs_[pair].receive.counters.add(SVIO_QSTAT_BELLS);

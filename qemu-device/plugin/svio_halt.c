@@ -26,6 +26,8 @@
 #include "system/tcg.h"
 
 #define HALT_POLL_MAX_NS 200000
+/* On a board that machines share the answer is often another guest's work, which is emulated too. */
+#define HALT_POLL_SHARED_NS 600000
 #define HALT_POLL_START_NS 10000
 #define RELOCK_TRIES 64
 
@@ -129,8 +131,10 @@ static bool poll_for_work(CPUState *cpu, QemuMutex *mutex, int64_t until) {
 /* Grows after a short halt and shrinks after a long one: a vCPU that is no part of it goes to sleep at once.
  */
 static void adapt(int64_t halted_ns) {
-    if (halted_ns <= HALT_POLL_MAX_NS) {
-        budget_ns = MIN(HALT_POLL_MAX_NS, MAX(HALT_POLL_START_NS, budget_ns * 2));
+    int64_t most = QLIST_EMPTY(&boards) ? HALT_POLL_MAX_NS : HALT_POLL_SHARED_NS;
+
+    if (halted_ns <= most) {
+        budget_ns = MIN(most, MAX(HALT_POLL_START_NS, budget_ns * 2));
     } else {
         budget_ns = budget_ns / 2 < HALT_POLL_START_NS ? 0 : budget_ns / 2;
     }

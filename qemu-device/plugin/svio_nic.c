@@ -109,6 +109,7 @@ static bool svio_make_board(SvioNic *nic, Error **errp) {
         .port_mbps = nic->port_mbps,
         .mgmt = nic->mgmt,
         .shared_signals = g_strcmp0(nic->signals, "shared") == 0,
+        .stage_times = nic->stage_times,
         .incoming = runstate_check(RUN_STATE_INMIGRATE),
     };
     g_autofree char *why = NULL;
@@ -230,6 +231,7 @@ static const Property svio_properties[] = {
     DEFINE_PROP_UINT32("vifs", SvioNic, vifs, 0),
     DEFINE_PROP_BOOL("auto-vif", SvioNic, auto_vif, true),
     DEFINE_PROP_STRING("signals", SvioNic, signals),
+    DEFINE_PROP_BOOL("stage-times", SvioNic, stage_times, false),
     DEFINE_PROP_UINT32("port-mbps", SvioNic, port_mbps, 0),
     DEFINE_PROP_STRING("executor", SvioNic, executor),
     DEFINE_PROP_UINT32("poll-cost-ns", SvioNic, poll_cost_ns, 1000),

@@ -89,6 +89,7 @@ struct SvioNic {
     uint32_t vifs;
     bool auto_vif;
     char *signals; /* NULL: msix */
+    bool stage_times;
     uint32_t port_mbps;
     char *executor; /* NULL: threads */
     uint32_t poll_cost_ns;

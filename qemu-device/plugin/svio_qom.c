@@ -82,4 +82,6 @@ void svio_qom_class_init(ObjectClass *klass) {
                                           "limit of what is sent to the wire, Mb/s; 0 is none");
     object_class_property_set_description(
         klass, "signals", "msix: each VIF has its own; shared: every eighth slot is signalled as well");
+    object_class_property_set_description(
+        klass, "stage-times", "histograms of how long messages take from stage to stage, in stats");
 }

@@ -44,6 +44,8 @@ void add_options(CLI::App &app, Options &options) {
     app.add_option("--port-mbps", options.config.board.port_mbps,
                    "limit of what is sent to the wire, Mb/s; 0: none")
         ->capture_default_str();
+    app.add_flag("--stage-times", options.config.board.stage_times,
+                 "histograms of how long messages take from stage to stage, in svioctl's core list");
     app.add_option("--slots", options.config.slots, "machines that can be attached at a time")
         ->check(CLI::Range(1, SVIO_MAX_VIFS))
         ->capture_default_str();

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a message is made of: accesses of the guest that trap into QEMU, and QEMU's system calls.
+"""What a message is made of: accesses of the guest that trap into QEMU, QEMU's system calls,
+instructions that the guest executes, and on the board the times from stage to stage.
 
-Both are counted in short windows of their own, since counting slows what is counted; the counts for each
+All are counted in short windows of their own, since counting slows what is counted; the counts for each
 message stay what they are, but for a core that polls, whose empty looks grow with the time.
 """
 import collections
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
@@ -118,16 +120,89 @@ def measure(lab, report=lambda text: None, whats=COUNTED):
 
 def _window(lab, row, what, found):
     if what == "accesses":
-        with Tracing(lab) as tracing:
-            cell = lab.cell(row, "64")
-        counts = count_accesses(tracing.text, lab.resources[row.key])
-        if row.nic.startswith("virtio"):
-            counts["writes"] += count_notifies(tracing.text)
-        found["accesses"] = {name: count / cell["messages"] for name, count in counts.items()}
-        found["interrupts"] = cell["interrupts"] / cell["messages"]
+        _traced(lab, row, found)
         return
     with Strace(lab.vm.pid) as strace:
         cell = lab.cell(row, "64")
     found["system_calls"] = {name: count / cell["messages"] for name, count in
                              sorted(strace.calls.items(), key=lambda pair: -pair[1])
                              if count / cell["messages"] >= 0.01}
+
+
+def _traced(lab, row, found, wait=time.sleep):
+    """A cell under QEMU's trace."""
+    with Tracing(lab) as tracing:
+        cell = lab.cell(row, "64", wait)
+    counts = count_accesses(tracing.text, lab.resources[row.key])
+    if row.nic.startswith("virtio"):
+        counts["writes"] += count_notifies(tracing.text)
+    found["accesses"] = {name: count / cell["messages"] for name, count in counts.items()}
+    found["interrupts"] = cell["interrupts"] / cell["messages"]
+    return cell
+
+
+# --- in a machine of its own, as the counting cannot be switched off there -------------------------
+
+KVM_REASON = "under KVM the guest's instructions are the CPU's, and QEMU does not see them"
+SAMPLES = (0.5, 0.9)        # of a window: sockperf is past its warm-up, and not yet at its end
+
+
+def read_instructions(path):
+    """Instructions that the guest's CPUs have executed so far."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+        link.settimeout(5)
+        try:
+            link.connect(str(path))
+            text = link.makefile().readline()
+            return sum(int(word) for word in text.split()) if text.strip() else 0
+        except (OSError, ValueError) as error:
+            raise SvioError("The counter of instructions does not answer", str(error)) from error
+
+
+class Instructions:
+    """Sampled twice within a window, with the messages that the peer has answered."""
+
+    def __init__(self, lab, row):
+        self.lab, self.row, self.samples = lab, row, []
+
+    def sample(self):
+        self.samples.append((read_instructions(self.lab.instructions_path()),
+                             self.lab.peer.ask("counters")["wires"][self.row.wire]["udp_echo"]))
+
+    def wait(self, seconds):
+        """In place of a sleep of the window's length."""
+        begin = time.monotonic()
+        for part in (*SAMPLES, 1):
+            time.sleep(max(0, begin + part * seconds - time.monotonic()))
+            if part != 1:
+                self.sample()
+
+    def per_message(self):
+        (first, old), (last, new) = self.samples
+        if new <= old:
+            raise SvioError(f"{self.row.key}: no message between two looks at the counter")
+        return (last - first) / (new - old)
+
+
+def measure_counting(lab, report=lambda text: None):
+    """{approach: {"accesses", "interrupts" and "instructions" for each 64-byte round trip, "stage_times":
+    {stage: histogram}}}, and {what: reason} of what could not be counted."""
+    found, gone = {}, {}
+    if not lab.counts_instructions():
+        gone["guest instructions"] = KVM_REASON
+    plan = [(row, "64") for row in lab.rows if row.key not in lab.not_run]
+    report("start-up of the guest's programs")
+    lab.arm(plan)
+    for row, _ in plan:
+        report(f"{row.key}, accesses, guest instructions and stage times")
+        try:
+            counter, one = Instructions(lab, row), found.setdefault(row.key, {})
+            cell = _traced(lab, row, one, counter.wait if lab.counts_instructions() else time.sleep)
+            if lab.counts_instructions():
+                one["instructions"] = counter.per_message()
+            if cell.get("stage_times"):
+                one["stage_times"] = cell["stage_times"]
+        except SvioError as error:
+            lab.vm.check_alive()
+            gone[f"accesses and guest instructions of {row.key}"] = error.sentence
+    return found, gone

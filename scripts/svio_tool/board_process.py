@@ -22,23 +22,35 @@ PATIENCE = 60       # only ends what hangs
 
 
 class BoardProcess:
-    """Its sockets and its log lie in the folder; no wire unless the arguments name one.
+    """Its sockets and its log lie in the folder; no wire unless the arguments name one. Raises SvioError when
+    it does not start. Detached, it may go on when we end, and attach() finds it again.
+    """
 
-    Raises SvioError when it does not start."""
-
-    def __init__(self, folder, *arguments, build=BUILD, env=None):
-        self.folder = Path(folder)
+    def __init__(self, folder, *arguments, build=BUILD, env=None, detached=False):
+        self._places(folder)
         port = () if "--port" in arguments else ("--port", "none")
-        self.socket, self.mgmt, self.log = (self.folder / name for name in ("board", "mgmt", "log"))
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [build / PROGRAM, "--socket", self.socket, "--mgmt", self.mgmt, *port, *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, preexec_fn=end_with_us())
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=detached,
+                preexec_fn=None if detached else end_with_us())
         try:
             self._await_ready()
         except BaseException:
             self.kill()
             raise
+
+    @classmethod
+    def attach(cls, folder, process):
+        """The one that runs there, started by somebody else; process: as subprocess.Popen."""
+        board = cls.__new__(cls)
+        board._places(folder)
+        board.process = process
+        return board
+
+    def _places(self, folder):
+        self.folder = Path(folder)
+        self.socket, self.mgmt, self.log = (self.folder / name for name in ("board", "mgmt", "log"))
 
     def _await_ready(self):
         deadline = time.monotonic() + PATIENCE

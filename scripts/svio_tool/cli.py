@@ -25,6 +25,7 @@ More examples
   scripts/svio vm --cores 2 --print-qemu        the raw QEMU line, to use in your own VM
   scripts/svio vm -- -device e1000,netdev=n1 -netdev user,id=n1       with more QEMU arguments
   scripts/svio vm --disk debian.qcow2 --share-driver           your own disk; it is not written to
+  scripts/svio vms 4                   four VMs on one board (svio-board), without bridge or tap
   scripts/svio package                 .deb packages for host and guest, in build/package/
   scripts/svio test unit -k queue      some of the tests
   scripts/svio demo --json result.json figures for a program to read
@@ -52,6 +53,7 @@ VERBS = (
     ("xen", "xen", "Debian's Xen in QEMU: the split driver (netfront, netback) beside VIFs of the card"),
     ("virtual-time", "virtual_time", "a ping counted in instructions: two runs are equal byte for byte"),
     ("vm", "vm_verb", "a shell in a test VM, or your own disk image with the card"),
+    ("vms", "vms", "several small VMs on one board, which reach each other through its switch"),
     ("package", "package", "Debian packages of the plugin, the driver (DKMS) and the tools"),
     ("test", "testing", "all tests, one closing line"),
     ("stats", "stats", "the board's counters of a running VM"),

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from svio_tool import latency
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, HEADERS, SOCKPERF_PORT, Row, WirePeer, \
-    board_difference, cpu_difference, interrupts, parse_ping_pong, parse_throughput, tx_rate
-from svio_tool.paths import QEMU
+    board_difference, cpu_difference, flat, interrupts, parse_ping_pong, parse_throughput, tx_rate
+from svio_tool.paths import INSTRUCTIONS, QEMU
 from svio_tool.ui import SvioError
-from svio_tool.vm import Vm, VmDied
+from svio_tool.vm import Vm, VmDied, acceleration
 
 BIG, SMALL = 1400, 64
 LOAD_RATE = 2000            # datagrams a second that come in during a loaded round trip
@@ -59,6 +59,7 @@ NAMES = tuple(approach.name for approach in APPROACHES)
 class Nic(Row):
     """An approach on its wire."""
     approach: Approach = None
+    timed: bool = False             # the board keeps stage times
 
     @property
     def key(self):
@@ -72,7 +73,8 @@ class Nic(Row):
         text = super().device()
         if self.approach.vf:
             text = text.replace(f"mac={self.mac}", f"mac={self.pf_mac}") + f",bus=lab-port-{self.index}"
-        return text + (f",{self.approach.options}" if self.approach.options else "")
+        text += f",{self.approach.options}" if self.approach.options else ""
+        return text + (",stage-times=on" if self.timed and self.on_board else "")
 
     def devices(self):
         """VFs need PCI Express: a port, and the NIC in it."""
@@ -81,8 +83,8 @@ class Nic(Row):
         return (port if self.approach.vf else []) + [self.device()]
 
 
-def nics(names, folder):
-    return [Nic(one.model, one.port, one.name, index, folder, one.model == "svio-nic", one)
+def nics(names, folder, timed=False):
+    return [Nic(one.model, one.port, one.name, index, folder, one.model == "svio-nic", one, timed)
             for index, one in enumerate(APPROACHES, 1) if one.name in names]
 
 
@@ -174,16 +176,30 @@ def switches(pid):
     return total
 
 
+def stage_difference(before, after):
+    """{stage: {least nanoseconds of the bucket: how many}} of the board's histograms, all cores."""
+    old, found = flat(before), {}
+    for path, value in flat(after).items():
+        if ".stage_times." not in path or value == old.get(path, 0):
+            continue
+        stage, bucket = path.split(".stage_times.")[1].rsplit(".", 1)
+        counts = found.setdefault(stage.replace(".", "/"), {})
+        counts[int(bucket)] = counts.get(int(bucket), 0) + value - old.get(path, 0)
+    return {stage: dict(sorted(counts.items())) for stage, counts in found.items()}
+
+
 class Lab(latency.Bench):
     """The VM with a NIC for each row that works here; `not_run` has the reason for each of the others."""
 
-    def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", whats=WHATS):
+    def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", whats=WHATS,
+                 counting=False):
         super().__init__(kernel=kernel, seconds=seconds, name=name)
         self.names, self.append, self.whats = names, append, whats
+        self.counting = counting        # for the anatomy: what is counted slows the machine
         self.not_run, self.stalled, self.resources, self.drivers = {}, {}, {}, {}
 
     def _rows(self, folder):
-        rows = nics(self.names, folder)
+        rows = nics(self.names, folder, self.counting)
         self.not_run = models_missing(rows)
         return [row for row in rows if row.key not in self.not_run]
 
@@ -192,7 +208,19 @@ class Lab(latency.Bench):
                   netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel, smp=1,
                   memory=1024, append=f"tsc=reliable {self.append}".strip(),
                   # QEMU's traces go there while they are on, in the anatomy's short windows alone.
-                  extra=["-D", self.trace_path()])
+                  extra=["-D", self.trace_path(), *self._counter()])
+
+    def instructions_path(self):
+        return self.folder / "instructions"
+
+    def counts_instructions(self):
+        """Only where QEMU executes them itself."""
+        return self.counting and "kvm" not in acceleration(None)
+
+    def _counter(self):
+        if not self.counts_instructions():
+            return []
+        return ["-plugin", f"{INSTRUCTIONS},socket={self.instructions_path()}"]
 
     def trace_path(self):
         return self.folder / "trace"
@@ -254,7 +282,7 @@ class Lab(latency.Bench):
     def _snapshot(self, row):
         return {**super()._snapshot(row), "switches": switches(self.vm.pid)}
 
-    def cell(self, row, what):
+    def cell(self, row, what, wait=time.sleep):
         """What one measurement of one NIC gave, and all that was counted meanwhile."""
         self.peer.ask("reset")
         name = f"{row.wire}-{what}"
@@ -268,7 +296,7 @@ class Lab(latency.Bench):
         begin = time.monotonic()
         with self._flood(row, what):
             process = self.vm.spawn("cd /tmp/cells; " + words)
-            time.sleep(self.seconds)
+            wait(self.seconds)          # a look at the guest would disturb it
             spent = time.monotonic() - begin
         result = process.wait(self.seconds + 30)
         after = self._snapshot(row)
@@ -309,6 +337,8 @@ class Lab(latency.Bench):
                     switches=cpu_difference(before["switches"], after["switches"]))
         if row.on_board:
             cell["board"] = board_difference(before["board"], after["board"])
+            if self.counting:
+                cell["stage_times"] = stage_difference(before["board"], after["board"])
         return cell
 
     def try_cell(self, row, what):

@@ -102,13 +102,35 @@ def measure_guest(result, writer, names, seconds, append=""):
         with ui.Progress("anatomy of a message") as progress:
             def report(text):
                 progress.title = f"anatomy of a message: {text}"
-            result["anatomy"], result["anatomy_not_counted"] = anatomy.measure(lab, report)
+            result["anatomy"], result["anatomy_not_counted"] = \
+                anatomy.measure(lab, report, whats=("system calls",))
         writer.write(result)
         problems = lab.vm.kernel_problems()
     finally:
         lab.__exit__(None, None, None)
     if problems:
         raise SvioError("The guest's kernel complained during the measurement", "\n".join(problems))
+
+
+def measure_counting(result, writer, names, append=""):
+    """The part of the anatomy whose counting would slow the rounds: in a machine of its own. Its failing is a
+    reason, and no end of the bench."""
+    names = tuple(name for name in names if name in result["summary"])
+    gone = {}
+    try:
+        with ui.Progress("a VM that counts boots") as progress, \
+                Lab(names, 1, name="bench-counting", append=append, counting=True) as lab:
+            def report(text):
+                progress.title = f"anatomy of a message: {text}"
+            found, gone = anatomy.measure_counting(lab, report)
+            for name, one in found.items():
+                result["anatomy"].setdefault(name, {}).update(one)
+            gone.update({f"accesses and guest instructions of {name}": why
+                         for name, why in lab.not_run.items()})
+    except SvioError as error:
+        gone = {"accesses, guest instructions and stage times": error.sentence}
+    result["anatomy_not_counted"].update(gone)
+    writer.write(result)
 
 
 def guest_round(lab, number, rounds, shuffle):
@@ -239,7 +261,7 @@ def anatomy_table(result):
         return
     ui.say("\nA 64-byte round trip is made of (trapping reads and writes of the NIC's registers by the "
            "guest, counted in\nQEMU's trace; context switches of QEMU's threads; its system calls under "
-           "strace)")
+           "strace; instructions that the guest executes, counted by a plugin of QEMU's)")
     rows = []
     for name, one in result["anatomy"].items():
         cost = result["summary"].get(name, {}).get("rtt_64", {}).get("per_message", {})
@@ -248,8 +270,26 @@ def anatomy_table(result):
         rows.append([TITLES[name],
                      *(f"{access[key]:.2f}" if key in access else "-" for key in ("reads", "writes")),
                      f"{cost['interrupts']:.2f}" if cost else "-", f"{switched:.1f}" if cost else "-",
-                     f"{sum(calls.values()):.1f}" if calls else "-"])
-    table(["approach", "reads", "writes", "interrupts", "switches", "system calls"], rows)
+                     f"{sum(calls.values()):.1f}" if calls else "-",
+                     f"{one['instructions']:,.0f}" if "instructions" in one else "-"])
+    table(["approach", "reads", "writes", "interrupts", "switches", "system calls", "instructions"], rows)
+
+
+def stage_rows(result):
+    """[approach, median of each stage]: of the boards that kept them."""
+    for name, one in result["anatomy"].items():
+        stages = one.get("stage_times")
+        if stages:
+            medians = [lab_stats.stage_quantile(stages.get(stage, {}), 0.5) for stage in lab_stats.STAGES]
+            yield [TITLES[name], *("-" if value is None else f"{value / 1000:,.1f}" for value in medians)]
+
+
+def stage_table(result):
+    rows = list(stage_rows(result))
+    if rows:
+        ui.say("\nStages of a 64-byte message on the board, microseconds after the stage before, medians "
+               "(SPEC.md 14.1;\npicked up: at most so long after the guest had posted it)")
+        table(["approach", *lab_stats.STAGES.values()], rows)
 
 
 def verdict_text(result, load, name, more, words):
@@ -283,6 +323,7 @@ def say(result):
     latency_table(result)
     rate_table(result)
     anatomy_table(result)
+    stage_table(result)
     ui.say()
     for text in verdicts(result):
         ui.say("  " + text)
@@ -306,6 +347,7 @@ def run(args, names, result, seconds=1, append=""):
            f"{result['seed']}" + ("" if args.no_xen else "; then Xen in its own machine"))
     try:
         measure_guest(result, writer, names, seconds, append)
+        measure_counting(result, writer, names, append)
         if args.no_xen:
             result["not_run"].update({name: "--no-xen" for name in XEN_NAMES.values()})
         else:

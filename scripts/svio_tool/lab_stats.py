@@ -57,6 +57,24 @@ def tail(histogram):
     return points
 
 
+# Of the board's histograms (SPEC.md 14.1), and their names in tables.
+STAGES = {"send/picked_up": "picked up", "send/switched": "switched", "send/delivered": "on the wire",
+          "send/signalled": "sender signalled", "receive/delivered": "delivered to guest",
+          "receive/signalled": "guest signalled"}
+
+
+def stage_quantile(histogram, part):
+    """Nanoseconds: the middle of the bucket (a quarter of a power of two wide) where that part of the
+    messages ends; None of an empty histogram. Buckets are numbers, also where JSON made texts of them."""
+    counts = sorted((int(least), count) for least, count in histogram.items())
+    left = part * sum(count for _, count in counts)
+    for least, count in counts:
+        left -= count
+        if left <= 0:
+            return least if least < 4 else least + (1 << (least.bit_length() - 3)) / 2
+    return None
+
+
 FIGURES = {"rtt": ("p50_us", "p90_us", "p99_us"), "loaded": ("p50_us", "p99_us"),
            "tx": ("per_s", "mbit_per_s"), "rx": ("per_s", "mbit_per_s"),
            "both": ("per_s", "mbit_per_s", "tx_per_s", "rx_per_s")}

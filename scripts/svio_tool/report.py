@@ -95,6 +95,11 @@ def csv_text(result):
         for kind in ("accesses", "system_calls"):
             for name, value in one.get(kind, {}).items():
                 writer.writerow((approach, "rtt_64", f"{kind}_{name}", value, None, None, None))
+        if "instructions" in one:
+            writer.writerow((approach, "rtt_64", "guest_instructions", one["instructions"], None, None, None))
+        for stage, histogram in one.get("stage_times", {}).items():
+            writer.writerow((approach, "rtt_64", f"stage_{stage.replace('/', '_')}_p50_ns",
+                             lab_stats.stage_quantile(histogram, 0.5), None, None, None))
     return out.getvalue()
 
 
@@ -127,8 +132,22 @@ def anatomy_rows(result):
         yield [lab_bench.TITLES[key], text(access.get("reads")), text(access.get("writes")),
                text(cost.get("bells")), text(cost.get("interrupts"))] + [
             text(cost.get(f"switches_{part}"), ".1f") for part in lab_stats.CPU[:3]] + [
-            text(sum(calls.values()) if calls else None, ".1f"),
+            text(sum(calls.values()) if calls else None, ".1f"), text(one.get("instructions"), ",.0f"),
             ", ".join(f"{name} {count:.1f}" for name, count in list(calls.items())[:4]) if calls else "-"]
+
+
+def stages(result):
+    """Where on the board the time goes: a plot, and the same as a table."""
+    from svio_tool import report_plots
+    rows = list(lab_bench.stage_rows(result))
+    if not rows:
+        return ""
+    picture = report_plots.stages(result, "stages", "Medians of a message's stages on the board, by mode")
+    caption = ("Median time from each stage of a message on the board to the next, of histograms that the "
+               "on-board cores keep. Picked up: at most so long after the guest posted it.")
+    return (plot(picture, caption)
+            + table("Stages on the board, medians in microseconds after the stage before",
+                    ("SV-IO mode", *lab_stats.STAGES.values()), rows))
 
 
 # Who carries a frame between the guest's queues and the wire. Each of them copies it once each way.
@@ -234,6 +253,10 @@ def limits(result):
         texts.append(f"The run ended early ({result.get('ended', 'unknown')}): these are the rounds until "
                      "then.")
     texts.append("Xen's rows come from a machine of their own: compare them with each other alone.")
+    texts.append("Guest instructions and stage times come from a machine of their own, in which they are "
+                 "counted: counting slows the guest, so its messages are fewer. A block of instructions that "
+                 "a fault ends early counts whole.")
+    texts.append("Copies are told from the design of each NIC; nobody counted them.")
     texts.append("System calls are counted under strace, which slows QEMU: a core that polls looks more "
                  "often in vain meanwhile.")
     return texts
@@ -266,7 +289,7 @@ def page(result):
 {journeys(result)}</section>
 <section><h2>Anatomy of a message</h2>{table("A 64-byte round trip is made of", ("approach", "trapping reads",
 "trapping writes", "doorbells", "interrupts", "switches: vCPU", "QEMU", "on-board", "system calls",
-"most frequent"), list(anatomy_rows(result)))}</section>
+"guest instructions", "most frequent calls"), list(anatomy_rows(result)))}{stages(result)}</section>
 <section><h2>Tables</h2>{table("Round trips, microseconds, with 95 % intervals", ("approach",
 "ratio to virtio-net", "p50", "p99", "p99.9", "p50, 1400 B", "p50, loaded"), list(latency_rows(result)))}
 {table("Datagrams of 1400 bytes, with 95 % intervals", ("approach", "sent/s", "Mbit/s", "received/s",

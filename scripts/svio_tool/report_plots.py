@@ -133,3 +133,31 @@ def journey(boxes, arrows, family, name, title):
                 axes.annotate("", (x, end), (x, begin), arrowprops={"arrowstyle": "->", "color": INK})
                 axes.text(x + off, top - 1.3, text, ha=side, va="center")
         return svg(figure, name, title)
+
+
+STAGE_COLOURS = ("#c8641b", "#2f7fd1", "#1c9a68", "#8d5bd0", "#b58a00", "#c2437f")
+SHORTEST_US = 0.01          # a logarithmic axis has no 0
+
+
+def stages(result, name, title):
+    """Median microseconds of each stage, a group of bars for each of our modes."""
+    rows = [(key, one["stage_times"]) for key, one in result["anatomy"].items() if one.get("stage_times")]
+    if not rows:
+        return None
+    height = 0.8 / len(lab_stats.STAGES)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(5.4, 1.15 * len(rows) + 1.4))
+        for number, (stage, label) in enumerate(lab_stats.STAGES.items()):
+            values = [lab_stats.stage_quantile(one.get(stage, {}), 0.5) for _, one in rows]
+            at = [row + (number - (len(lab_stats.STAGES) - 1) / 2) * height
+                  for row, value in enumerate(values) if value is not None]
+            axes.barh(at, [max(value / 1000, SHORTEST_US) for value in values if value is not None],
+                      height=height * 0.9, color=STAGE_COLOURS[number], label=label)
+        axes.set_yticks(range(len(rows)), [result["approaches"][key]["title"] for key, _ in rows])
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_xlabel("microseconds after the stage before, median")
+        axes.grid(axis="x", alpha=0.25, color=INK)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.8 / (1.15 * len(rows) + 1.4) - 0.05), ncol=2,
+                    fontsize=9)
+        return svg(figure, name, title)

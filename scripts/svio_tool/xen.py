@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "xen": Debian's Xen in QEMU, the card in dom0, and guests on netfront or on VIFs of the card."""
 import argparse
-import contextlib
-import os
 import random
-import select
 import shlex
 import socket
 import sys
-import termios
 import textwrap
 import time
 import tomllib
-import tty
 
-from svio_tool import kernels, kvm, setup, ui, xen_bench, xen_image
+from svio_tool import kernels, kvm, setup, terminal, ui, xen_bench, xen_image
 from svio_tool.bench import both, spread_text
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.paths import RUN, shown
@@ -169,7 +164,7 @@ def shell(args):
             try:
                 machine.run("pgrep -f console-shell >/dev/null || "
                             "setsid xen-console-shell >/dev/null 2>&1 </dev/null &")
-                _terminal(line)
+                terminal.join(line)
             finally:
                 line.close()
         else:
@@ -177,54 +172,10 @@ def shell(args):
             guest.meet(30)
             guest.run("setsid xen-console-shell >/dev/null 2>&1 </dev/null &")
             line = guest.agent.line.sock
-            _terminal(line, leave=b"\x03\nexit\n")
+            terminal.join(line, leave=b"\x03\nexit\n")
     finally:
         machine.release()
     return 0
-
-
-def _terminal(line, leave=b""):
-    """This terminal and a stream of bytes, until Ctrl-] or the end of either."""
-    ui.say("Ctrl-] leaves.")
-    saved = termios.tcgetattr(0) if sys.stdin.isatty() else None
-    try:
-        if saved is not None:
-            tty.setraw(0)
-        line.settimeout(10)
-        line.sendall(b"\n")
-        sources = [0, line]
-        while True:
-            ready, _, _ = select.select(sources, [], [])
-            if line in ready:
-                data = line.recv(65536)
-                if not data:
-                    return
-                os.write(1, data)
-            if 0 in ready:
-                data = os.read(0, 4096)
-                if not data or b"\x1d" in data:
-                    line.sendall(data.split(b"\x1d")[0])
-                    if saved is None:
-                        _drain(line)
-                    return
-                line.sendall(data)
-    finally:
-        if leave:
-            with contextlib.suppress(OSError):
-                line.sendall(leave)
-                _drain(line)
-        if saved is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, saved)
-        ui.say()
-
-
-def _drain(line):
-    """What still comes after the last word of a script."""
-    while select.select([line], [], [], 2)[0]:
-        data = line.recv(65536)
-        if not data:
-            return
-        os.write(1, data)
 
 
 def run(args):

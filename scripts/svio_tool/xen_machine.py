@@ -385,3 +385,6 @@ class Adopted:
 
     def terminate(self):
         self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)

@@ -204,6 +204,7 @@ struct RigOptions {
     FunctionConfig vif{};
     bool shared_signals = false;
     uint32_t port_mbps = 0;
+    bool stage_times = false;
 };
 
 /// Guest, board and port.
@@ -226,7 +227,8 @@ class Rig {
                                                     .poll_us = options.poll_us,
                                                     .threads = options.threads,
                                                     .port_mbps = options.port_mbps,
-                                                    .shared_signals = options.shared_signals},
+                                                    .shared_signals = options.shared_signals,
+                                                    .stage_times = options.stage_times},
                                         lock, source, hooks, std::move(port));
         if (push)
             push->board = board.get();

@@ -5,15 +5,18 @@ import contextlib
 import io
 import json
 import math
+import socket
 import sys
 import tempfile
+import threading
 import types
 import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from svio_tool import anatomy, bench, cli, lab, lab_bench, lab_stats  # noqa: E402 (the path comes first)
+from svio_tool import anatomy, bench, cli, lab, lab_bench  # noqa: E402 (the path comes first)
+from svio_tool import lab_stats, latency  # noqa: E402
 from svio_tool.ui import SvioError  # noqa: E402
 
 TRACE = """\
@@ -70,6 +73,13 @@ class Figures(unittest.TestCase):
         best = lab_stats.fastest(found, "rtt_64", "p50_us", False)
         self.assertEqual((best["approach"], best["second"], best["apart"]), ("virtio", "e1000", False))
 
+    def test_stages(self):
+        # Of a bucket from 96 on, the next of which begins at 112; three in four messages are in it.
+        self.assertEqual(lab_stats.stage_quantile({"1792": 1, "96": 3}, 0.5), 104)
+        self.assertEqual(lab_stats.stage_quantile({96: 3, 1792: 1}, 0.99), 1920)
+        self.assertEqual(lab_stats.stage_quantile({3: 1}, 0.5), 3)
+        self.assertIsNone(lab_stats.stage_quantile({}, 0.5))
+
     def test_cpu_of_a_gigabit(self):
         one = cell(1, "virtio", 1, kind="tx", size=1208, per_s=1, mbit_per_s=1, messages=100000)
         # 100,000 frames of 1,250 bytes are a gigabit.
@@ -84,6 +94,52 @@ class Reading(unittest.TestCase):
 
     def test_strace(self):
         self.assertEqual(anatomy.parse_strace(STRACE), {"futex": 100, "ppoll": 50})
+
+    def test_stage_difference(self):
+        def board(*counts):
+            cores = {str(n): {"polls": 9, "stage_times": {"send": {"picked_up": {"96": count, "8": 1}}}}
+                     for n, count in enumerate(counts)}
+            return {"cores": cores, "port": {"unclaimed": 1}}
+        self.assertEqual(lab.stage_difference(board(1, 2), board(4, 2)), {"send/picked_up": {96: 3}})
+        self.assertEqual(lab.stage_difference(board(1, 2), board(4, 7)), {"send/picked_up": {96: 8}})
+        self.assertEqual(lab.stage_difference({"cores": {}}, {"cores": {}}), {})
+        self.assertEqual(latency.board_difference(board(1), board(4)), {"polls": 0, "unclaimed": 0},
+                         "buckets are no counters")
+
+    def counter(self, *lines):
+        """A socket that says these lines, one to each who connects."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.addCleanup(listener.close)
+        listener.bind(f"{folder.name}/instructions")
+        listener.listen(4)
+
+        def serve():
+            for line in lines:
+                link, _ = listener.accept()
+                link.sendall(line.encode())
+                link.close()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        self.addCleanup(thread.join)
+        return f"{folder.name}/instructions"
+
+    def test_instructions(self):
+        path = self.counter("1000 50\n", "9000 50\n", "9000\n", "nonsense\n")
+        echoed = iter((10, 30, 30))
+        peer = types.SimpleNamespace(ask=lambda word: {"wires": {"w": {"udp_echo": next(echoed)}}})
+        counter = anatomy.Instructions(types.SimpleNamespace(peer=peer, instructions_path=lambda: path),
+                                       types.SimpleNamespace(wire="w", key="virtio"))
+        counter.wait(0.01)
+        self.assertEqual(counter.per_message(), 400)
+        counter.samples.pop(0)
+        counter.sample()
+        with self.assertRaisesRegex(SvioError, "no message between two looks"):
+            counter.per_message()
+        for where in (path, path + "-missing"):
+            with self.assertRaisesRegex(SvioError, "counter of instructions does not answer"):
+                anatomy.read_instructions(where)
 
     def test_guest(self):
         self.assertEqual(lab.udp_received(SNMP), 33)

@@ -12,7 +12,7 @@ import types
 import unittest
 from pathlib import Path
 
-from svio_tool import compare, lab_bench
+from svio_tool import compare, lab_bench, lab_stats
 from svio_tool.lab import KINDS
 
 SVIO = Path(__file__).resolve().parents[2] / "scripts" / "svio"
@@ -73,6 +73,14 @@ class TestLab(unittest.TestCase):
         self.assertGreater(sum(anatomy["e1000"]["accesses"].values()), 1)
         self.assertGreater(anatomy["virtio"]["accesses"]["writes"], 0.5)
         self.assertLess(sum(anatomy["svio-native"]["accesses"].values()), 0.5)
+        for name in ("e1000", "virtio", "svio-native"):
+            # sockperf, two system calls of the guest's, and a driver: no message takes fewer, or a million.
+            self.assertTrue(1000 < anatomy[name]["instructions"] < 1000000, anatomy[name])
+        stages = anatomy["svio-native"]["stage_times"]
+        for stage in lab_stats.STAGES:
+            if stage != "send/signalled":       # a driver need not ask for it
+                self.assertGreater(sum(stages[stage].values()), 100, stage)
+        self.assertNotIn("stage_times", anatomy["virtio"])
 
     def start(self, *words):
         return subprocess.Popen([SVIO, "bench", "--no-xen", "--json", self.path, *words],
