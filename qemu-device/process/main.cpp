@@ -5,6 +5,7 @@
 #include "no_port.hpp"
 #include "server.hpp"
 #include "slirp_port.hpp"
+#include "udp_port.hpp"
 
 #include <CLI/CLI.hpp>
 #include <chrono>
@@ -29,7 +30,8 @@ void add_options(CLI::App &app, Options &options) {
     app.add_option(
            "--port", options.port,
            "the wire: slirp[:restrict=on,hostfwd=tcp:[ADDRESS]:PORT-[GUEST]:PORT,...] (a user network, "
-           "10.0.2.0/24), none (machines reach each other alone), dgram:LOCAL,REMOTE, tap:IFNAME or "
+           "10.0.2.0/24), none (machines reach each other alone), dgram:LOCAL,REMOTE, tap:IFNAME, "
+           "udp:ADDRESS:PORT,ADDRESS:PORT (own and the other board's) or "
            "echo[:IPV4] (a peer inside)")
         ->capture_default_str();
     app.add_option("--cores", options.config.board.cores, "on-board cores")
@@ -73,6 +75,8 @@ std::unique_ptr<svio::Port> open_port(const std::string &spec) {
     std::unique_ptr<svio::Port> port;
     if (svio::SlirpPort::named(spec))
         port = svio::SlirpPort::open(spec, why);
+    else if (svio::UdpPort::named(spec))
+        port = svio::UdpPort::open(spec, why);
     else
         port = svio::open_native_port(spec, why);
     if (!port)

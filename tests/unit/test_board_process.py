@@ -252,6 +252,39 @@ class TestUserNetwork(ProcessTest):
         self.assertEqual((data[36:38], data[42:56]), (struct.pack(">H", 4000), b"to the machine"))
 
 
+class TestUdp(ProcessTest):
+    """--port udp: two boards, as if on two hosts."""
+
+    def free_port(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            return sock.getsockname()[1]
+
+    def test_two_boards(self):
+        ends = [f"127.0.0.1:{self.free_port()}" for _ in range(2)]
+        machines, top = [], self.folder
+        for number in range(2):
+            self.folder = os.path.join(top, str(number))
+            os.mkdir(self.folder)
+            self.start("--poll-us", str(500 * number), "--port",
+                       f"udp:{ends[number]},{ends[1 - number]}")
+            machines.append(self.running(number))
+        self.check_way(*machines)
+        self.check_way(*reversed(machines))
+        # What others send to the wire does not come to the machine.
+        data = frame(100, 9, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0]))
+        host, port = ends[1].split(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(100):
+                sock.sendto(data, (host, int(port)))
+        wait_for(lambda: "of another sender" in self.board.said(), "the note of foreign datagrams")
+        self.check_way(*machines)
+        self.assertEqual(self.board.counters(machines[1].slot)["rx_frames"], 8)
+        machines[1].close()
+        self.assertEqual(self.board.end(), 0)
+        self.assertIn("100 datagrams of others", self.board.said())
+
+
 class TestPages(ProcessTest):
     """What a peer that looks for itself sees, instead of being woken."""
 
@@ -705,6 +738,9 @@ class TestStart(ProcessTest):
         self.assertIn("No such file", self.refused("--socket", here / "none" / "s"))
         self.assertIn("must have 1 to 107 bytes", self.refused("--socket", "x" * 108))
         self.assertIn("--socket is required", self.refused())
+        for spec in ("udp", "udp:127.0.0.1:1", "udp:127.0.0.1:0,127.0.0.1:1", "udp:a:1,127.0.0.1:2",
+                     "udp:127.0.0.1:65536,127.0.0.1:1"):
+            self.assertIn("is not udp:", self.refused("--socket", here / "s", "--port", spec))
         for spec in ("slirp:restrict=maybe", "slirp:nonsense", "slirp:hostfwd=", "slirp:hostfwd=tcp:1-2",
                      "slirp:hostfwd=icmp::1-:2",
                      "slirp:hostfwd=tcp:x:1-:2", "slirp:hostfwd=tcp::1-:65536"):
@@ -717,7 +753,7 @@ class TestStart(ProcessTest):
 # All of it once more where a mistake shows.
 
 def sanitized(short):
-    for case in (TestMessages, TestUserNetwork, TestPages, TestMemory, TestGarbage, TestManagement,
+    for case in (TestMessages, TestUserNetwork, TestUdp, TestPages, TestMemory, TestGarbage, TestManagement,
                  TestDeaths):
         name = f"{case.__name__}{short.capitalize()}"
         globals()[name] = type(name, (case,), {"build": paths.BUILD / short, "__module__": __name__})
