@@ -102,26 +102,28 @@ def measure(lab, report=lambda text: None, whats=COUNTED):
     found, gone = {}, {}
     if "system calls" in whats and not shutil.which("strace"):
         gone["system calls"] = "strace is not installed (apt-get install strace)"
+    windows = {"accesses": _traced, "system calls": _straced}
     for what in whats:
-        if what in gone:
-            continue
-        plan = [(row, "64") for row in lab.rows if row.key not in lab.not_run]
-        report("start-up of the guest's programs")
-        lab.arm(plan)
-        for row, _ in plan:
-            report(f"{row.key}, {what}")
-            try:
-                _window(lab, row, what, found.setdefault(row.key, {}))
-            except SvioError as error:
-                lab.vm.check_alive()
-                gone[f"{what} of {row.key}"] = error.sentence
+        if what not in gone:
+            _each(lab, what, windows[what], found, gone, report)
     return found, gone
 
 
-def _window(lab, row, what, found):
-    if what == "accesses":
-        _traced(lab, row, found)
-        return
+def _each(lab, what, window, found, gone, report):
+    """A window of each NIC, into `found`; why one was in vain, into `gone`."""
+    plan = [(row, "64") for row in lab.rows if row.key not in lab.not_run]
+    report("start-up of the guest's programs")
+    lab.arm(plan)
+    for row, _ in plan:
+        report(f"{row.key}, {what}")
+        try:
+            window(lab, row, found.setdefault(row.key, {}))
+        except SvioError as error:
+            lab.vm.check_alive()
+            gone[f"{what} of {row.key}"] = error.sentence
+
+
+def _straced(lab, row, found):
     with Strace(lab.vm.pid) as strace:
         cell = lab.cell(row, "64")
     found["system_calls"] = {name: count / cell["messages"] for name, count in
@@ -190,19 +192,14 @@ def measure_counting(lab, report=lambda text: None):
     found, gone = {}, {}
     if not lab.counts_instructions():
         gone["guest instructions"] = KVM_REASON
-    plan = [(row, "64") for row in lab.rows if row.key not in lab.not_run]
-    report("start-up of the guest's programs")
-    lab.arm(plan)
-    for row, _ in plan:
-        report(f"{row.key}, accesses, guest instructions and stage times")
-        try:
-            counter, one = Instructions(lab, row), found.setdefault(row.key, {})
-            cell = _traced(lab, row, one, counter.wait if lab.counts_instructions() else time.sleep)
-            if lab.counts_instructions():
-                one["instructions"] = counter.per_message()
-            if cell.get("stage_times"):
-                one["stage_times"] = cell["stage_times"]
-        except SvioError as error:
-            lab.vm.check_alive()
-            gone[f"accesses and guest instructions of {row.key}"] = error.sentence
+    _each(lab, "accesses and guest instructions", _counted, found, gone, report)
     return found, gone
+
+
+def _counted(lab, row, found):
+    counter, counts = Instructions(lab, row), lab.counts_instructions()
+    cell = _traced(lab, row, found, counter.wait if counts else time.sleep)
+    if counts:
+        found["instructions"] = counter.per_message()
+    if cell.get("stage_times"):
+        found["stage_times"] = cell["stage_times"]

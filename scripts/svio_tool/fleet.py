@@ -13,12 +13,11 @@ import time
 from pathlib import Path
 
 from svio_tool import host, ui
+from svio_tool.adopted import Adopted
 from svio_tool.board_process import BoardProcess
 from svio_tool.paths import RUN, shown
-from svio_tool.qmp import QmpClient
 from svio_tool.ui import SvioError
-from svio_tool.vm import SERVER, Vm
-from svio_tool.xen_machine import Adopted
+from svio_tool.vm import Vm
 
 MOST = 16
 MEMORY = 256                # MiB; the guest's image fills its memory otherwise
@@ -37,12 +36,14 @@ def mac(number):
 
 
 class FleetVm(Vm):
-    """VM number N of a fleet; its card is a VIF of the board, its console a socket."""
+    """VM number N of a fleet; its card is a VIF of the board."""
 
-    def __init__(self, number, board, fleet=NAME, memory=MEMORY, queues=1, queue_size=256, **options):
+    CONSOLE_SOCKET = True
+
+    def __init__(self, number, board, fleet=NAME, memory=MEMORY, queues=1, **options):
         self.number, self.pid_at_start = number, None
         place = str(board).replace(",", ",,")
-        device = f"svio-vif,id=svio0,board={place},mac={mac(number)},queues={queues},queue-size={queue_size}"
+        device = f"svio-vif,id=svio0,board={place},mac={mac(number)},queues={queues}"
         super().__init__(f"{fleet}-{number}", plugin=True, nics=[device], memory=memory,
                          machine="q35,memory-backend=ram", append="svio.console",
                          extra=["-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"],
@@ -52,32 +53,13 @@ class FleetVm(Vm):
     def address(self):
         return address(self.number)
 
-    def console_chardev(self):
-        return f"socket,id=console,path={self.sockets / 'console'},{SERVER}," \
-               f"logfile={self.log_path},logappend=off"
-
-    def socket_names(self):
-        return [*super().socket_names(), "console"]
-
     def meet(self, timeout):
         super().meet(timeout)
         self.run(f"hostname vm{self.number}; ip address replace {self.address}/{BITS} dev eth0 && "
                  "ip link set eth0 up")
 
-    def adopt(self, process, sockets):
-        """Make this the VM that another one of us has started."""
-        self.process, self.sockets = process, Path(sockets)
-        self.monitor = QmpClient(self.sockets / "qmp", 30, self.check_alive)
-        Vm.meet(self, 60)
-
     def lives(self):
         return self.process is not None and self.process.poll() is None
-
-    def release(self):
-        for part in (self.agent, self.monitor):
-            if part:
-                part.close()
-        self.agent = self.monitor = None
 
 
 class Fleet:
@@ -111,11 +93,10 @@ class Fleet:
     @staticmethod
     def _runs(name):
         try:
-            facts = json.loads((RUN / name / "fleet.json").read_text())
-            Adopted(facts["board"]["pid"], "svio-board")
+            pid = json.loads((RUN / name / "fleet.json").read_text())["board"]["pid"]
         except (OSError, ValueError, KeyError):
             return False
-        return True
+        return adopted(pid, "svio-board") is not None
 
     def _boot(self, count, detached):
         """As many at a time as there is CPU for."""
@@ -153,9 +134,9 @@ class Fleet:
             vm.release()
 
     @classmethod
-    def attach(cls, only=None, name=NAME):
-        """The fleet that runs; `only`: the number of the one VM that is to be spoken to. What has ended
-        meanwhile is there, and says so."""
+    def attach(cls, speak_to=None, name=NAME):
+        """The fleet that runs; `speak_to`: the number of the one VM that is to be asked something. What has
+        ended meanwhile is there, and says so."""
         try:
             state = json.loads((RUN / name / "fleet.json").read_text())
         except (OSError, ValueError):
@@ -167,7 +148,7 @@ class Fleet:
             vm.process, vm.sockets = adopted(one["pid"], vm.name), Path(one["sockets"])
             vm.pid_at_start = one["pid"]
             fleet.vms.append(vm)
-            if vm.lives() and only in (None, vm.number):
+            if vm.lives() and vm.number == speak_to:
                 vm.adopt(vm.process, vm.sockets)
         return fleet
 

@@ -328,7 +328,7 @@ class Lab(latency.Bench):
         if not messages:
             raise SvioError(f"{row.key}: nothing arrived in the measurement \"{what}\"", text[-1500:])
         if "per_s" in cell:
-            cell["mbit_per_s"] = cell["per_s"] * (size + HEADERS) * 8 / 1e6
+            cell["mbit_per_s"] = mbit_per_s(cell)
         cpu = cpu_difference(before["threads"], after["threads"])
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
         numbers = self.device_irqs[row.key]
@@ -361,6 +361,11 @@ class Lab(latency.Bench):
         if done.rc:
             self.not_run[row.key] = f"it stalled for good ({self.stalled[row.key][-1]})"
         return None
+
+
+def mbit_per_s(cell):
+    """Of its frames, headers included."""
+    return cell["per_s"] * (cell["size"] + HEADERS) * 8 / 1e6
 
 
 KINDS = {"64": "rtt", "1400": "rtt", "loaded": "loaded", "tx": "tx", "rx": "rx", "both": "both"}

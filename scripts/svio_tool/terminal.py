@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""This terminal, joined to a guest's console."""
+"""This terminal, joined to a guest's console or to what a command in a guest says."""
 import contextlib
 import os
 import select
@@ -8,6 +8,13 @@ import termios
 import tty
 
 from svio_tool import ui
+
+
+def relay(done):
+    """What a command in a guest has said, as if it had run here; its status."""
+    sys.stdout.write(done.out)
+    sys.stderr.write(done.err)
+    return done.rc
 
 
 def join(line, leave=b""):

@@ -63,6 +63,8 @@ def _bare(spec, kind):
 class Vm:
     """One virtual machine; see the module's text for its use. "extra" are raw QEMU arguments."""
 
+    CONSOLE_SOCKET = False      # the console is not only kept in a file: a terminal can be joined to it
+
     def __init__(self, name="vm", nics=(), netdevs=(), machine="q35", accel=None, smp=1, memory=512,
                  kernel=DEFAULT_KERNEL, extra=(), append="", plugin=None, run_dir=None, boot_timeout=180,
                  wait=True, interactive=False, detached=False):
@@ -130,6 +132,9 @@ class Vm:
 
     def console_chardev(self):
         """QEMU's words for what the serial port is joined to."""
+        if self.CONSOLE_SOCKET:
+            return (f"socket,id=console,path={self.sockets / 'console'},{SERVER},"
+                    f"logfile={self.log_path},logappend=off")
         return f"file,id=console,path={self.log_path}"
 
     def ports(self):
@@ -138,7 +143,7 @@ class Vm:
 
     def socket_names(self):
         """Of all that may be in the folder of sockets."""
-        return ["qmp", "control", *self.ports()]
+        return ["qmp", "control", *self.ports(), *(["console"] if self.CONSOLE_SOCKET else [])]
 
     @property
     def log_path(self):
@@ -252,11 +257,21 @@ class Vm:
             if self.process and self.process.poll() is None:
                 self._quit(grace)
         finally:
-            for part in (self.agent, self.monitor):
-                if part:
-                    part.close()
-            self.agent = self.monitor = None
+            self.release()
             self._tidy()
+
+    def release(self):
+        """Let go of it; it may go on."""
+        for part in (self.agent, self.monitor):
+            if part:
+                part.close()
+        self.agent = self.monitor = None
+
+    def adopt(self, process, sockets):
+        """Make this the VM that another one of us has started and left running."""
+        self.process, self.sockets = process, Path(sockets)
+        self.monitor = QmpClient(self.sockets / "qmp", 30, self.check_alive)
+        Vm.meet(self, 60)       # what a class does besides was done at its start
 
     def _quit(self, grace):
         try:

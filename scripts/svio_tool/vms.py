@@ -94,14 +94,14 @@ def number(words, count):
 
 
 def listing(args):
-    fleet = Fleet.attach(only=0)
+    fleet = Fleet.attach()
     show(fleet, args.json)
     return 0
 
 
 def console(args):
     which = number(args.words, 1)
-    fleet = Fleet.attach(only=0)
+    fleet = Fleet.attach()
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         line.connect(str(fleet.vm(which).sockets / "console"))
@@ -115,19 +115,17 @@ def run(args):
     which = number(args.words, None)
     if len(args.words) < 2:
         raise SvioError("What is to be run? As in: scripts/svio vms run 1 'ip -br link'.")
-    fleet = Fleet.attach(only=which)
+    fleet = Fleet.attach(speak_to=which)
     try:
         done = fleet.vm(which).run(" ".join(args.words[1:]), timeout=600, check=False)
     finally:
         fleet.release()
-    sys.stdout.write(done.out)
-    sys.stderr.write(done.err)
-    return done.rc
+    return terminal.relay(done)
 
 
 def stop(args):
     # Nobody is asked for anything: a guest that hangs ends as well.
-    fleet = Fleet.attach(only=0)
+    fleet = Fleet.attach()
     ended = [str(vm.number) for vm in fleet.vms if not vm.lives()]
     fleet.stop()
     ui.say(f"{len(fleet.vms)} VMs and the board have ended."

@@ -4,7 +4,6 @@ import argparse
 import random
 import shlex
 import socket
-import sys
 import textwrap
 import time
 import tomllib
@@ -188,9 +187,7 @@ def run(args):
         done = where.run(" ".join(args.command), timeout=600, check=False)
     finally:
         machine.release()
-    sys.stdout.write(done.out)
-    sys.stderr.write(done.err)
-    return done.rc
+    return terminal.relay(done)
 
 
 def listing(args):

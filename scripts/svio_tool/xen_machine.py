@@ -11,18 +11,13 @@ its uplink) 10.88.0.2, guests the addresses from 10.88.0.11 on. A guest of the k
 whole emulated e1000e, which is on a wire of its own: 10.89.0.0/16, with 10.89.0.1 at the wire's other end.
 """
 import json
-import os
 import re
-import select
-import signal
-import subprocess
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from svio_tool import kernels, xen_image
+from svio_tool.adopted import Adopted
 from svio_tool.agent import Agent
 from svio_tool.paths import DEFAULT_KERNEL, RUN
-from svio_tool.qmp import QmpClient
 from svio_tool.ui import SvioError
 from svio_tool.vm import HARMLESS, PROBLEMS, SERVER, Vm
 
@@ -147,6 +142,8 @@ class XenMachine(Vm):
     """dom0 as a Vm: run() and the like are about it. `wire` is how the card's port is said to QEMU,
     `netdev=ID` or `port=...`; `direct` is the netdev of an e1000e for a guest, if there is to be one."""
 
+    CONSOLE_SOCKET = True       # for "svio xen shell dom0"
+
     def __init__(self, name="xen", wire="netdev=n0", netdevs=("user,id=n0",), vifs=4, memory=3072,
                  card_options="", accel=None, bus="q35", guest_ports=GUEST_PORTS, direct=None, **options):
         if not 0 <= vifs <= MAX_VIFS:
@@ -188,17 +185,9 @@ class XenMachine(Vm):
                 # Before everything that it is to translate. Xen gives no device away without it.
                 "-device", "intel-iommu,intremap=on"]
 
-    def console_chardev(self):
-        """Also a terminal, for "svio xen shell dom0"."""
-        return (f"socket,id=console,path={self.sockets / 'console'},{SERVER},"
-                f"logfile={self.log_path},logappend=off")
-
     def ports(self):
         return {**super().ports(), "mgmt": ("svio.mgmt", "reconnect-ms=200"),
                 **{f"guest{n}": (f"svio.guest.{n}", SERVER) for n in range(self.guest_ports)}}
-
-    def socket_names(self):
-        return [*super().socket_names(), "console"]
 
     def check_image(self):
         if not xen_image.DOM0.exists():
@@ -234,11 +223,9 @@ class XenMachine(Vm):
         self.release()
 
     def release(self):
-        """Let go of it."""
-        for part in (*self.guests.values(), self.agent, self.monitor):
-            if part:
-                part.close()
-        self.agent = self.monitor = None
+        for guest in self.guests.values():
+            guest.close()
+        super().release()
 
     @classmethod
     def attach(cls, name):
@@ -249,11 +236,9 @@ class XenMachine(Vm):
         except (OSError, ValueError, KeyError):
             raise SvioError("No Xen machine is running: start one with scripts/svio xen up.") from None
         machine = cls(name, **state["options"])
-        machine.process, machine.sockets = process, Path(state["sockets"])
         for spec, port in state["guests"]:
             machine.guests[spec["name"]] = RunningGuest(machine, Guest(**spec), port)
-        machine.monitor = QmpClient(machine.sockets / "qmp", 30, machine.check_alive)
-        Vm.meet(machine, 60)
+        machine.adopt(process, state["sockets"])
         return machine
 
     def guest(self, name):
@@ -354,37 +339,3 @@ class XenMachine(Vm):
     def vif_list(self):
         """The card's VIFs, as svioctl in dom0 says them."""
         return json.loads(self.run("SVIO_SOCKET=/run/svio/mgmt svioctl vif list --json").out)["vifs"]
-
-
-class Adopted:
-    """A process that another one of us has started, with what subprocess.Popen has of our needs."""
-
-    def __init__(self, pid, marker):
-        self.pid, self.returncode = pid, None
-        self._handle = os.pidfd_open(pid)
-        # The number may be somebody else's by now.
-        if marker not in Path(f"/proc/{pid}/cmdline").read_text():
-            os.close(self._handle)
-            raise ValueError(f"process {pid} is not {marker}")
-
-    def poll(self):
-        if self.returncode is None and select.select([self._handle], [], [], 0)[0]:
-            self.returncode = 0         # which one only its parent gets to know
-        return self.returncode
-
-    def wait(self, timeout=None):
-        if self.returncode is None and not select.select([self._handle], [], [], timeout)[0]:
-            raise subprocess.TimeoutExpired("qemu", timeout)
-        return self.poll()
-
-    def send_signal(self, number):
-        try:
-            signal.pidfd_send_signal(self._handle, number)
-        except ProcessLookupError:
-            pass
-
-    def terminate(self):
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self):
-        self.send_signal(signal.SIGKILL)

@@ -5,7 +5,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Callable
 
-from svio_tool import anatomy, setup, ui, xen_bench
+from svio_tool import anatomy, lab_stats, setup, ui, xen_bench
 from svio_tool.lab import APPROACHES, Lab
 
 TITLES = {one.name: one.title for one in APPROACHES}
@@ -65,8 +65,35 @@ class Context:
         return self._xen
 
 
-def median(values):
-    return statistics.median(values) if values else None
+@contextlib.contextmanager
+def booted(what, machine):
+    """A machine for the length of the block; its boot is shown."""
+    with ui.Progress(f"{what} boots"):
+        machine.__enter__()
+    try:
+        yield machine
+    finally:
+        machine.__exit__(None, None, None)
+
+
+# give_vf PF N NAMESPACE ADDRESS: the interface of the PF's VF N, from 0, becomes net0 of the namespace.
+# Nothing but what is measured is to be sent: no router solicitations.
+GIVE_VF_SH = r"""
+set -e
+for path in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 >$path; done
+give_vf() {
+    for try in $(seq 500); do
+        dev=$(ls $1/virtfn$2/net 2>/dev/null) && [ -n "$dev" ] && break
+        usleep 20000
+    done
+    ip netns add $3
+    ip link set "$dev" netns $3
+    ip -n $3 link set "$dev" name net0
+    echo 1 | ip netns exec $3 tee /proc/sys/net/ipv6/conf/net0/disable_ipv6 >/dev/null
+    ip -n $3 address add $4/24 dev net0
+    ip -n $3 link set net0 up
+}
+"""
 
 
 def trips(context, names):
@@ -75,10 +102,7 @@ def trips(context, names):
     p50_us, interrupts (of the guest), doorbells (of the card), switches (of QEMU's threads, on-board cores
     among them), board_us (CPU of the on-board cores), reads and writes (of the NIC's registers, that trap).
     """
-    with ui.Progress("a VM with " + ", ".join(names) + " boots"):
-        lab = Lab(names, name="lesson", whats=("64",))
-        lab.__enter__()
-    try:
+    with booted("a VM with " + ", ".join(names), Lab(names, name="lesson", whats=("64",))) as lab:
         cells = {name: [] for name in names}
         with ui.Progress(f"round trips of 64 bytes, {context.rounds} of each"):
             for number in range(context.rounds):
@@ -90,8 +114,6 @@ def trips(context, names):
         with ui.Progress("accesses that trap, counted by QEMU's trace"):
             found, gone = anatomy.measure(lab, whats=("accesses",))
         absent = {**lab.not_run, **gone}
-    finally:
-        lab.__exit__(None, None, None)
     if absent:
         raise ui.SvioError("Not all NICs of this lesson work here",
                            "\n".join(f"{name}: {why}" for name, why in absent.items()))
@@ -99,16 +121,11 @@ def trips(context, names):
 
 
 def _figures(cells):
-    def each(name):
-        return [sum(cell["switches"].values()) if name == "switches" else cell[name] for cell in cells]
-    messages = each("messages")
-    found = {"p50_us": median(each("p50_us"))}
-    for name in ("interrupts", "switches"):
-        found[name] = median([value / count for value, count in zip(each(name), messages)])
+    cost = lab_stats.costs(cells)
+    found = {"p50_us": statistics.median(cell["p50_us"] for cell in cells), "interrupts": cost["interrupts"],
+             "switches": lab_stats.switched(cost)}
     if "board" in cells[0]:
-        for name, counter in (("doorbells", "bells"), ("sleeps", "sleeps")):
-            found[name] = median([cell["board"].get(counter, 0) / cell["messages"] for cell in cells])
-        found["board_us"] = median([cell["cpu_s"]["on_board"] * 1e6 / cell["messages"] for cell in cells])
+        found.update(doorbells=cost["bells"], sleeps=cost["sleeps"], board_us=cost["cpu_us_on_board"])
     return found
 
 
@@ -122,6 +139,3 @@ def trip_table(outcome, found, columns):
 
 def traps(one):
     return one["reads"] + one["writes"]
-
-
-__all__ = ["Context", "Lesson", "Outcome", "trips", "trip_table", "traps", "median"]

@@ -6,7 +6,8 @@ import random
 import time
 
 from svio_tool import transfer, ui
-from svio_tool.lessons.frame import Lesson, Outcome
+from svio_tool.latency import board_difference
+from svio_tool.lessons.frame import Lesson, Outcome, booted
 from svio_tool.paths import DEFAULT_KERNEL, hostile_module
 from svio_tool.vm import Vm
 
@@ -35,18 +36,10 @@ echo {place} >/sys/bus/pci/drivers/svio/bind
 """
 
 
-def errors(stats):
-    """{counter: value} of what the board refused, summed over the card."""
-    found = {}
-
-    def walk(value):
-        for key, part in value.items():
-            if isinstance(part, dict):
-                walk(part)
-            elif key.startswith(("error_", "bad_")) and isinstance(part, int):
-                found[key] = found.get(key, 0) + part
-    walk(stats)
-    return found
+def refused(before, after):
+    """{counter: increase} of what the board refused, summed over the card."""
+    return {name: count for name, count in board_difference(before, after).items()
+            if name.startswith(("error_", "bad_")) and count > 0}
 
 
 def download(vm, port, digest):
@@ -61,13 +54,11 @@ def run(context):
     seed = random.randrange(1 << 31)
     content = os.urandom(1 << 20)
     digest = hashlib.sha256(content).hexdigest()
-    with ui.Progress("a VM with two cards boots"):
-        vm = Vm("lesson", nics=NICS, netdevs=["user,id=n0"], memory=MEMORY, smp=2)
-        vm.start()
-    try:
+    with booted("a VM with two cards", Vm("lesson", nics=NICS, netdevs=["user,id=n0"], memory=MEMORY,
+                                          smp=2)) as vm:
         vm.put("/tmp/svio_hostile.ko", hostile_module(DEFAULT_KERNEL).read_bytes())
         vm.run(UP.format(place=STEADY, address="10.0.2.15", peer="10.0.2.2"))
-        before = errors(vm.stats("attacked"))
+        before = vm.stats("attacked")
         with transfer.server(content) as daemon, ui.Progress("the attack, and downloads of 1 MiB "
                                                              "through the other card"):
             port = daemon.server_address[1]
@@ -79,14 +70,11 @@ def run(context):
                 if done >= ops and len(whole) >= least or time.monotonic() - begin > 300:
                     break
             vm.run(END.format(place=ATTACKED), timeout=120)
-        rose = {key: value - before.get(key, 0) for key, value in errors(vm.stats("attacked")).items()
-                if value > before.get(key, 0)}
+        rose = refused(before, vm.stats("attacked"))
         vm.run(f"ip link set $(ls /sys/bus/pci/devices/{STEADY}/net) down")
         works = vm.run(UP.format(place=ATTACKED, address="10.0.2.16", peer="10.0.2.2"), check=False,
                        timeout=120).rc == 0
         problems = vm.kernel_problems()
-    finally:
-        vm.stop()
     outcome.figures = {"seed": seed, "operations": done, "downloads": len(whole), "whole": sum(whole),
                        "counted": rose, "works_after": works, "kernel_problems": problems}
     _say(outcome, done, whole, rose, works)

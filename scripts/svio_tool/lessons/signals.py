@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Shared signals."""
 from svio_tool import ui
-from svio_tool.lessons.frame import Lesson, Outcome
+from svio_tool.latency import board_difference
+from svio_tool.lessons.frame import GIVE_VF_SH, Lesson, Outcome, booted
 from svio_tool.vm import Vm
 
 # The slots 1 and 9 share a bit of the identifier; slot 2 has another.
@@ -20,63 +21,38 @@ def nics():
 
 # {number} is of the root port: the PF is behind it.
 SET_UP = r"""
-set -e
-for path in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 >$path; done
 pf=$(echo /sys/bus/pci/devices/0000:00:{place:02x}.0/0000:??:00.0)
 ip link set "$(ls $pf/net)" up
 echo {vifs} >$pf/sriov_numvfs
 for slot in {busy} {sharing} {apart}; do
-    n=$((slot - 1))
-    for try in $(seq 500); do
-        dev=$(ls $pf/virtfn$n/net 2>/dev/null) && [ -n "$dev" ] && break
-        usleep 20000
-    done
-    ip netns add {mode}$slot
-    ip link set "$dev" netns {mode}$slot
-    ip -n {mode}$slot link set "$dev" name net0
-    echo 1 | ip netns exec {mode}$slot tee /proc/sys/net/ipv6/conf/net0/disable_ipv6 >/dev/null
-    ip -n {mode}$slot address add 10.0.2.$((100 + slot))/24 dev net0
-    ip -n {mode}$slot link set net0 up
+    give_vf $pf $((slot - 1)) {mode}$slot 10.0.2.$((100 + slot))
 done
 """
 
 
-def counts(vm, mode):
-    """{slot: (signals, redundant ones)}"""
-    vifs = vm.stats(mode)["vifs"]
-    return {slot: (total(vifs[str(slot)], "signals"), vifs[str(slot)]["signals_redundant"])
-            for slot in (BUSY, SHARING, APART)}
-
-
-def total(value, name):
-    """Sum of a counter over whatever of the VIF has it."""
-    if not isinstance(value, dict):
-        return 0
-    return sum(part if key == name and isinstance(part, int) else total(part, name)
-               for key, part in value.items())
+def increase(before, after):
+    """{slot: [signals, redundant ones]} between two looks at the counters of all VIFs."""
+    found = {}
+    for slot in map(str, (BUSY, SHARING, APART)):
+        counts = board_difference(before[slot], after[slot])
+        found[slot] = [counts["signals"], counts["signals_redundant"]]
+    return found
 
 
 def run(context):
     outcome = Outcome()
     count = 50 if context.short else 500
-    with ui.Progress(f"a VM with two cards of {VIFS} VIFs boots"):
-        vm = Vm("lesson", nics=nics(), memory=768)
-        vm.start()
-    try:
-        found = {}
+    found = {}
+    with booted(f"a VM with two cards of {VIFS} VIFs", Vm("lesson", nics=nics(), memory=768)) as vm:
         for number, mode in enumerate(CARDS, 1):
             with ui.Progress(f"{count} pings of VIF {BUSY}, {CARDS[mode]}"):
-                vm.run(SET_UP.format(place=0x10 + number, vifs=VIFS, mode=mode, busy=BUSY, sharing=SHARING,
-                                     apart=APART), timeout=120)
+                vm.run(GIVE_VF_SH + SET_UP.format(place=0x10 + number, vifs=VIFS, mode=mode, busy=BUSY,
+                                                  sharing=SHARING, apart=APART), timeout=120)
                 ping = f"ip netns exec {mode}{BUSY} ping -i 0.01 -W 2 -q 10.0.2.2 -c"
                 vm.run(f"{ping} 5", timeout=120)
-                before = counts(vm, mode)
+                before = vm.stats(mode)["vifs"]
                 vm.run(f"{ping} {count}", timeout=300)
-                after = counts(vm, mode)
-                found[mode] = {str(slot): [new - old for new, old in zip(after[slot], before[slot])]
-                               for slot in before}
-    finally:
-        vm.stop()
+                found[mode] = increase(before, vm.stats(mode)["vifs"])
     _say(outcome, found, count)
     return outcome
 

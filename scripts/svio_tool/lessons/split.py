@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Paravirtualization and the split driver."""
+from statistics import median
+
 from svio_tool import ui
-from svio_tool.lessons.frame import Lesson, Outcome, median
+from svio_tool.lessons.frame import Lesson, Outcome
 
 
 def measure(lab, path, rounds):
