@@ -29,6 +29,8 @@
 /* On a board that machines share the answer is often another guest's work, which is emulated too. */
 #define HALT_POLL_SHARED_NS 600000
 #define HALT_POLL_START_NS 10000
+/* A yield that took so long let somebody else work: there are more who want to than CPUs. */
+#define HALT_POLL_CROWD_NS 100000
 #define RELOCK_TRIES 64
 
 static QemuCondWaitFunc wait_func;
@@ -113,15 +115,18 @@ static void relock(QemuMutex *mutex) {
 
 /* Looks without the lock and decides with it, so that no wake-up is lost: true if there is work. */
 static bool poll_for_work(CPUState *cpu, QemuMutex *mutex, int64_t until) {
+    int64_t now = get_clock(), before;
     bool idle;
 
     watch(1);
     qemu_mutex_unlock(mutex);
     do {
         /* Whoever works on the answer may need this very CPU. */
+        before = now;
         sched_yield();
         idle = cpu_thread_is_idle(cpu) && !boards_raise();
-    } while (idle && cores_poll() && get_clock() < until);
+        now = get_clock();
+    } while (idle && cores_poll() && now < until && now - before < HALT_POLL_CROWD_NS);
     relock(mutex);
     watch(-1);
     take_raised();

@@ -8,7 +8,7 @@ import shlex
 import textwrap
 import time
 
-from svio_tool import lab_bench, paths, scaling, scaling_stats, setup, ui
+from svio_tool import lab_bench, paths, scaling, scaling_stats, setup, ui, vms_bench
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.scaling import Lab, Settings
 from svio_tool.ui import SvioError
@@ -28,10 +28,12 @@ def add_arguments(parser):
            parser.add_argument("--no-xen", action="store_true", help="without Xen's machine")]
     parser.set_defaults(lab_only=[one.dest for one in lab])
     kinds = parser.add_subparsers(dest="bench", metavar="scaling")
-    line = "rate over 1 to 32 VIFs, fairness, isolation, and the latency from VIF to VIF"
+    line = "rate over 1 to 32 VIFs, fairness, isolation, and the latency from VIF to VIF (--vms: VM to VM)"
     verb = kinds.add_parser("scaling", help=line, description=line[0].upper() + line[1:] + ".")
     # What is said before "scaling" counts as well.
     _common(verb, argparse.SUPPRESS, ROUNDS, QUICK_ROUNDS)
+    verb.add_argument("--vms", action="store_true",
+                      help="in place of it: 1 to 8 VMs on one svio-board, beside QEMU's own ways to join VMs")
 
 
 def _common(parser, default, rounds, quick):
@@ -225,9 +227,12 @@ def main(args):
         if getattr(args, name):
             raise SvioError(f"--{name.replace('_', '-')} is for bench alone, not for bench scaling.")
     setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
-    settings = Settings()
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
-    result = empty_result(settings, rounds_of(args, ROUNDS, QUICK_ROUNDS), seed)
+    rounds = rounds_of(args, ROUNDS, QUICK_ROUNDS)
+    if args.vms:
+        return vms_bench.run(args, rounds, seed)
+    settings = Settings()
+    result = empty_result(settings, rounds, seed)
     with figures(args.json, result):
         run(args, settings, result)
     return 0

@@ -14,8 +14,8 @@ from svio_tool.stats import write_json
 from svio_tool.ui import SvioError
 
 # What tells one cell of a round from another; figures of cells, and whether more is better.
-IDENTITY = ("kind", "approach", "nic", "port", "path", "peer", "guests", "vifs", "load", "size")
-FIGURES = {"p50_us": False, "p99_us": False, "per_s": True}
+IDENTITY = ("kind", "approach", "nic", "port", "path", "peer", "guests", "way", "vms", "vifs", "load", "size")
+FIGURES = {"p50_us": False, "p99_us": False, "per_s": True, "stream_mbit_per_s": True}
 # Of the machine: results are of the same kind of host when these agree.
 HOST_FACTS = ("cores", "cpu", "accel", "qemu", "guest_kernel", "xen")
 SURE = 0.95
@@ -25,8 +25,8 @@ EPILOG = """\
 Both files are of the same measurement: demo, bench, bench scaling or xen demo|bench, each with --json.
 
 By default each figure is first divided by that of the alternative it stands beside, in the same round
-(virtio-net, Xen's split driver, one VIF, the load without its flood), since a host's speed is another
-every hour; --absolute compares the figures themselves, and needs the same quiet host.
+(virtio-net, Xen's split driver, one VIF, the load without its flood, a hub of QEMU's), since a host's speed
+is another every hour; --absolute compares the figures themselves, and needs the same quiet host.
 The figures are geometric means over the rounds, and the interval is Welch's for the ratio of two of them
 (95 %, Student's t of the logarithms): honest for few rounds, where it is wide. Of one round there is none,
 and nothing is decided. Many figures are looked at, and of twenty without a difference one would lie outside
@@ -99,6 +99,8 @@ def base_of(cell, cells):
         other["nic"], other["port"] = BASELINE
     elif "path" in cell:
         other["path"] = "split"
+    elif "way" in cell:
+        other["way"] = "dgram-hub"
     elif "vifs" in cell:
         other["vifs"] = min(one["vifs"] for one in cells if "vifs" in one)
     else:
@@ -118,7 +120,7 @@ def number(cell, name):
 
 
 def label(key):
-    units = {"vifs": "VIF", "guests": "guest"}
+    units = {"vifs": "VIF", "guests": "guest", "vms": "VM"}
     return " ".join(f"{value} B" if name == "size" else
                     f"{value} {units[name]}{'' if value == 1 else 's'}" if name in units else str(value)
                     for name, value in key)

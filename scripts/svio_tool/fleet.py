@@ -7,6 +7,7 @@
     fleet.leave_running()       # Fleet.attach() finds it again; or fleet.stop()
 """
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -35,17 +36,22 @@ def mac(number):
     return f"52:54:00:76:6d:{number:02x}"
 
 
+def vif_device(name, board, address_of_card, queues=1):
+    """QEMU's words for a VIF of the board at this socket."""
+    place = str(board).replace(",", ",,")       # QEMU's way to write a comma in a value
+    return f"svio-vif,id={name},board={place},mac={address_of_card},queues={queues}"
+
+
 class FleetVm(Vm):
     """VM number N of a fleet; its card is a VIF of the board."""
 
     CONSOLE_SOCKET = True
 
-    def __init__(self, number, board, fleet=NAME, memory=MEMORY, queues=1, **options):
+    def __init__(self, number, board, fleet=NAME, memory=MEMORY, queues=1, nics=(), append="", **options):
         self.number, self.pid_at_start = number, None
-        place = str(board).replace(",", ",,")
-        device = f"svio-vif,id=svio0,board={place},mac={mac(number)},queues={queues}"
-        super().__init__(f"{fleet}-{number}", plugin=True, nics=[device], memory=memory,
-                         machine="q35,memory-backend=ram", append="svio.console",
+        super().__init__(f"{fleet}-{number}", plugin=True, memory=memory,
+                         nics=[vif_device("svio0", board, mac(number), queues), *nics],
+                         machine="q35,memory-backend=ram", append=f"svio.console {append}".strip(),
                          extra=["-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"],
                          boot_timeout=BOOT, **options)
 
@@ -55,8 +61,9 @@ class FleetVm(Vm):
 
     def meet(self, timeout):
         super().meet(timeout)
-        self.run(f"hostname vm{self.number}; ip address replace {self.address}/{BITS} dev eth0 && "
-                 "ip link set eth0 up")
+        # Other NICs beside it may be eth0.
+        self.run(f"hostname vm{self.number}; dev=$(grep -l {mac(self.number)} /sys/class/net/*/address | "
+                 f"cut -d/ -f5); ip address replace {self.address}/{BITS} dev $dev && ip link set $dev up")
 
     def lives(self):
         return self.process is not None and self.process.poll() is None
@@ -65,25 +72,32 @@ class FleetVm(Vm):
 class Fleet:
     """The board and its VMs."""
 
-    def __init__(self, name, board, options):
+    def __init__(self, name, board, options, more=None):
         self.name, self.board, self.vms, self.options = name, board, [], options
+        self.more = more or (lambda number, board: {})
 
     # --- start ------------------------------------------------------------------------------------
 
     @classmethod
-    def start(cls, count, cores=2, port="none", detached=True, name=NAME, **options):
-        """Board and VMs, booted. Whatever goes wrong, nothing of it stays."""
+    def start(cls, count, cores=2, port="none", detached=True, name=NAME, more=None, **options):
+        """Board and VMs, booted. Whatever goes wrong, nothing of it stays. `options` are of each VM,
+        `more(number, board's socket)` gives those of one."""
         if not 1 <= count <= MOST:
             raise SvioError(f"The number of VMs is from 1 to {MOST}, not {count}.")
         if cls._runs(name):
             raise SvioError("VMs of a board run already: see scripts/svio vms list, or end them with "
                             "scripts/svio vms stop.")
-        fleet = cls(name, None, options)
+        fleet = cls(name, None, options, more)
         try:
             # A socket's path has at most 107 bytes, and a checkout may lie deep.
             folder = Path(tempfile.mkdtemp(prefix="svio-board-"))
-            with ui.Progress("svio-board starts"):
-                fleet.board = BoardProcess(folder, "--cores", str(cores), "--port", port, detached=detached)
+            try:
+                with ui.Progress("svio-board starts"):
+                    fleet.board = BoardProcess(folder, "--cores", str(cores), "--port", port,
+                                               detached=detached)
+            except BaseException:
+                shutil.rmtree(folder)
+                raise
             fleet._boot(count, detached)
         except BaseException:
             fleet.stop()
@@ -114,7 +128,8 @@ class Fleet:
 
     def launch(self, number, detached=False):
         """Start a VM; meet() waits for it."""
-        vm = FleetVm(number, self.board.socket, self.name, detached=detached, wait=False, **self.options)
+        vm = FleetVm(number, self.board.socket, self.name, detached=detached, wait=False, **self.options,
+                     **self.more(number, self.board.socket))
         vm.start()
         self.vms.append(vm)
         return vm
@@ -186,7 +201,7 @@ class Fleet:
         found = []
         for vm in self.vms:
             vif = vifs.get(mac(vm.number))
-            counters = self.board.counters(vif["slot"]) if vif else {}
+            counters = self._counters(vif["slot"]) if vif else {}
             found.append({"vm": vm.number, "pid": vm.pid_at_start if vm.pid is None else vm.pid,
                           "state": "runs" if vm.lives() else "ended", "address": vm.address,
                           "mac": mac(vm.number),
@@ -194,6 +209,14 @@ class Fleet:
                           "sent": counters.get("tx_frames"), "received": counters.get("rx_frames"),
                           "console": str(vm.log_path)})
         return found
+
+    def _counters(self, slot):
+        try:
+            return self.board.counters(slot)
+        except SvioError:
+            if slot in self.board.vifs():
+                raise
+            return {}       # its VM has ended since the VIFs were listed
 
     # --- end --------------------------------------------------------------------------------------
 

@@ -350,7 +350,7 @@ class Vm:
 
     def process_cpu_seconds(self):
         """CPU time of the whole QEMU process, on-board cores included."""
-        return _cpu_seconds(f"/proc/{self.pid}/stat")
+        return cpu_seconds_of(f"/proc/{self.pid}/stat")
 
     def thread_cpu_seconds(self):
         """{thread name: CPU seconds}; threads of one name are added up."""
@@ -358,7 +358,7 @@ class Vm:
         for task in Path(f"/proc/{self.pid}/task").iterdir():
             try:
                 name = (task / "comm").read_text().strip()
-                totals[name] = totals.get(name, 0.0) + _cpu_seconds(task / "stat")
+                totals[name] = totals.get(name, 0.0) + cpu_seconds_of(task / "stat")
             except (FileNotFoundError, ProcessLookupError):
                 continue
         return totals
@@ -391,7 +391,8 @@ def end_with_us():
     return None
 
 
-def _cpu_seconds(path):
+def cpu_seconds_of(path):
+    """CPU time so far of a process or thread; path: its stat in /proc."""
     text = Path(path).read_text()
     fields = text[text.rindex(")") + 2:].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

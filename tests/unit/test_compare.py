@@ -39,6 +39,14 @@ def scaling():
     return {"cells": cells, "complete": True, "host": {}}
 
 
+def vms():
+    cells = {"trip": [{"round": n, "way": way, "vms": 2, "size": 64, "p50_us": p50 * n, "p99_us": 2 * p50 * n}
+                      for n in (1, 2, 3) for way, p50 in (("svio", 300), ("dgram-hub", 1000))],
+             "tcp": [{"round": n, "way": way, "vms": 2, "stream_mbit_per_s": rate * n}
+                     for n in (1, 2, 3) for way, rate in (("svio", 900), ("dgram-hub", 100))]}
+    return {"cells": cells, "complete": True, "host": {}}
+
+
 def xen():
     return {"complete": True, "host": {}, "cells": [
         {"round": n, "path": path, "guests": 1, "kind": "rtt", "size": 64, "peer": "wire", "p50_us": p50,
@@ -180,6 +188,10 @@ class Results(unittest.TestCase):
         self.assertEqual({key: round(row["before"], 9) for key, row in rows.items()}, {
             ("rate 32 VIFs", "per_s"): 0.9, ("trip vifs-64 64 B", "p50_us"): 0.8,
             ("trip vifs-64 64 B", "p99_us"): 0.8})
+        _, rows = self.rows(vms(), vms())
+        self.assertEqual({key: round(row["before"], 9) for key, row in rows.items()}, {
+            ("trip svio 2 VMs 64 B", "p50_us"): 0.3, ("trip svio 2 VMs 64 B", "p99_us"): 0.3,
+            ("tcp svio 2 VMs", "stream_mbit_per_s"): 9})
         _, rows = self.rows(xen(), xen())
         self.assertAlmostEqual(rows["rtt vif wire 1 guest 64 B", "p50_us"]["before"], 0.3)
 

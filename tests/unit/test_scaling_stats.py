@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from svio_tool import bench, scaling, scaling_stats as stats  # noqa: E402 (the path comes first)
+from svio_tool import bench, scaling, vms_bench, vms_lab  # noqa: E402 (the path comes first)
+from svio_tool import scaling_stats as stats  # noqa: E402
 from svio_tool.management import ManagementSocket  # noqa: E402
 from svio_tool.ui import SvioError  # noqa: E402
 
@@ -217,6 +218,81 @@ class Management(unittest.TestCase):
     def test_nobody_there(self):
         with self.assertRaisesRegex(SvioError, "No card answers"):
             ManagementSocket("/nonexistent/mgmt")
+
+
+SOCKPERF = """\
+sockperf: [Valid Duration] RunTime=0.5 sec; SentMessages={n}; ReceivedMessages={n}
+sockperf: Summary: Round trip is {p50} usec
+sockperf: # dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0
+sockperf: ---> <MAX> observation = {p99}
+sockperf: ---> percentile 99.000 = {p99}
+sockperf: ---> percentile 90.000 = {p50}
+sockperf: ---> percentile 50.000 = {p50}
+"""
+SNMP = """\
+Ip: Forwarding DefaultTTL
+Ip: 2 64
+Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors
+Udp: 4711 0 9 3 9
+"""
+
+
+class VmToVm(unittest.TestCase):
+    """The arithmetic of "bench scaling --vms"."""
+
+    def test_pairs(self):
+        self.assertEqual(vms_lab.pairs(1), [(1, vms_lab.SELF)])
+        self.assertEqual(vms_lab.pairs(2), [(1, 2)])
+        self.assertEqual(vms_lab.pairs(8), [(1, 2), (3, 4), (5, 6), (7, 8)])
+
+    def test_what_programs_said(self):
+        found = vms_lab.trips_of([SOCKPERF.format(n=10, p50=100, p99=900),
+                                  SOCKPERF.format(n=6, p50=200, p99=300)])
+        self.assertEqual((found["p50_us"], found["p99_us"], found["samples"]), (150, 600, 16))
+        self.assertEqual(vms_lab.udp_received(SNMP), 4711)
+        sent = ["sockperf: Total of 900 messages sent in 2.000 sec", "Total of 400 messages sent in 1.0 sec"]
+        found = vms_lab.rates_of(sent, [800, 300])
+        self.assertEqual((found["per_s"], found["sent"], found["received"]), (700, 1300, 1100))
+        self.assertAlmostEqual(found["mbit_per_s"], 700 * 1442 * 8 / 1e6)
+        with self.assertRaisesRegex(SvioError, "Nothing was received"):
+            vms_lab.rates_of(sent, [0, 0])
+        end = {"end": {"sum_received": {"bits_per_second": 5e6}, "sum_sent": {"retransmits": 2}}}
+        found = vms_lab.streams_of([json.dumps(end)] * 2)
+        self.assertEqual((found["stream_mbit_per_s"], found["retransmits"]), (10, 4))
+        with self.assertRaisesRegex(SvioError, "iperf3 in the guest did not measure"):
+            vms_lab.streams_of(['{"error": "unable to connect"}'])
+
+    def test_ratios_are_to_the_best_of_the_same_round(self):
+        trips = {"svio": (50, 80), "mcast": (100, 200), "stream-hub": (200, 100), "dgram": (40, 40)}
+        rates = {"svio": (300, 300), "mcast": (100, 200), "stream-hub": (50, 250), "dgram": (600, 600)}
+        cells = {"trip": [], "tcp": [], "rate": []}
+        for number in (1, 2):
+            for way, p50 in trips.items():
+                cells["trip"].append({"round": number, "way": way, "vms": 2, **dict.fromkeys(
+                    ("p50_us", "p90_us", "p99_us"), p50[number - 1])})
+            for way, rate in rates.items():
+                cells["tcp"].append({"round": number, "way": way, "vms": 2,
+                                     "stream_mbit_per_s": rate[number - 1]})
+                cells["rate"].append({"round": number, "way": way, "vms": 2, "per_s": rate[number - 1]})
+        result = vms_bench.empty_result(vms_lab.Settings(), 2, 1)
+        vms_bench.fill(result, cells)
+        found = result["vms"][2]
+        self.assertEqual(found["ratio"]["trip"], {"value": 0.65, "min": 0.5, "max": 0.8})
+        self.assertEqual(found["ratio"]["rate"], {"value": 300 / 175, "min": 1.2, "max": 3})
+        self.assertEqual(found["straight"]["tcp"], {"value": 0.5, "min": 0.5, "max": 0.5})
+        self.assertEqual(found["ways"]["svio"]["trip"]["p50_us"], {"value": 65, "min": 50, "max": 80})
+
+    def test_straight_wires_have_two_ends(self):
+        """Each end's remote path is the other's local one; VM 1 alone has nobody."""
+        wires = vms_lab.Wires(Path("/tmp/x"), vms_lab.Settings())
+        straight = vms_lab.WAYS[-1]
+        one, two = (wires.netdev(straight, number) for number in (3, 4))
+        self.assertIn("local.path=/tmp/x/dgram.3.vm,remote.type=unix,remote.path=/tmp/x/dgram.4.vm", one)
+        self.assertIn("local.path=/tmp/x/dgram.4.vm,remote.type=unix,remote.path=/tmp/x/dgram.3.vm", two)
+        lab = vms_lab.Lab(vms_lab.Settings(counts=(1,)))
+        self.assertEqual(lab.numbers_of(straight, 1), [])
+        self.assertFalse(lab.possible(straight, 1))
+        self.assertEqual(lab.numbers_of(vms_lab.SVIO, 1), [1, vms_lab.SELF])
 
 
 if __name__ == "__main__":
