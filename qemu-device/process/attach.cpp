@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "attach.hpp"
 
+#include "event_writer.hpp"
+
 #include <algorithm>
 #include <cstring>
-#include <poll.h>
-#include <sys/eventfd.h>
 #include <system_error>
 #include <type_traits>
 #include <unistd.h>
@@ -158,12 +158,7 @@ bool ClientSignals::seen_in_page(unsigned vector) const {
 bool ClientSignals::raise_unlocked(unsigned vector) {
     if (vector >= eventfds_.size() || seen_in_page(vector))
         return true; // nobody listens, or needs no eventfd
-    int fd = eventfds_[vector].get();
-    // A counter that is full has been written and not yet read: the signal is there already. The peer could
-    // make it so, and make writing wait: ask first.
-    pollfd ready{fd, POLLOUT, 0};
-    if (poll(&ready, 1, 0) == 1 && ready.revents == POLLOUT)
-        eventfd_write(fd, 1);
+    EventWriter::of_this_thread().add(eventfds_[vector].get());
     return true;
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /// svio-board: the board as a process of its own, to which several virtual machines attach (SPEC.md chapter
 /// 15).
+#include "log.hpp"
 #include "native_port.hpp"
 #include "no_port.hpp"
 #include "server.hpp"
+#include "service.hpp"
 #include "slirp_port.hpp"
 #include "udp_port.hpp"
 
@@ -11,6 +13,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <glib-unix.h>
+#include <map>
 #include <random>
 #include <syslog.h>
 
@@ -20,6 +23,7 @@ struct Options {
     std::string socket;
     std::string mgmt;
     std::string port = "slirp";
+    svio::LogFormat log = svio::LogFormat::Text;
     svio::Attachments::Config config;
 };
 
@@ -46,6 +50,9 @@ void add_options(CLI::App &app, Options &options) {
         ->capture_default_str();
     app.add_flag("--stage-times", options.config.board.stage_times,
                  "histograms of how long messages take from stage to stage, in svioctl's core list");
+    app.add_option("--log-format", options.log, "of the log on standard error: text or json")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, svio::LogFormat>{
+            {"text", svio::LogFormat::Text}, {"json", svio::LogFormat::Json}}));
     app.add_option("--slots", options.config.slots, "machines that can be attached at a time")
         ->check(CLI::Range(1, SVIO_MAX_VIFS))
         ->capture_default_str();
@@ -89,10 +96,11 @@ void run(Options &options) {
     options.config.mgmt = options.mgmt;
     options.config.first_id = first_id();
     svio::Attachments all(options.config, open_port(options.port));
-    svio::AttachServer server(options.socket, all,
+    svio::Service service;
+    svio::AttachServer server(options.socket, all, service,
                               options.config.slots + svio::AttachServer::spare_connections);
     GMainLoop *loop = g_main_loop_new(nullptr, FALSE);
-    for (int signal : {SIGTERM, SIGINT}) {
+    for (int signal : {SIGTERM, SIGINT, SIGHUP}) {
         g_unix_signal_add(
             signal,
             [](gpointer opaque) -> gboolean {
@@ -101,11 +109,18 @@ void run(Options &options) {
             },
             loop);
     }
-    svio::log_line(LOG_INFO, "ready: " + options.socket + ", port " + options.port + ", " +
-                                 std::to_string(options.config.board.cores) + " cores");
+    svio::log_event(LOG_INFO, "ready",
+                    "ready: " + options.socket + ", port " + options.port + ", " +
+                        std::to_string(options.config.board.cores) + " cores",
+                    {{"socket", options.socket},
+                     {"mgmt", options.mgmt},
+                     {"port", options.port},
+                     {"cores", options.config.board.cores}});
+    service.ready();
     g_main_loop_run(loop);
     g_main_loop_unref(loop);
-    svio::log_line(LOG_INFO, "ends");
+    service.stopping();
+    svio::log_event(LOG_INFO, "end", "ends");
 }
 
 } // namespace
@@ -116,11 +131,12 @@ int main(int argc, char **argv) {
     options.config.board.poll_us = 500;
     add_options(app, options);
     CLI11_PARSE(app, argc, argv);
+    svio::set_log_format(options.log);
     try {
         run(options);
         return EXIT_SUCCESS;
     } catch (const std::exception &error) {
-        svio::log_line(LOG_ERR, error.what());
+        svio::log_event(LOG_ERR, "failure", error.what());
         return EXIT_FAILURE;
     }
 }

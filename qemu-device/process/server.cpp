@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "server.hpp"
 
+#include "log.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -70,18 +72,11 @@ std::string peer_name(int pid) {
 
 } // namespace
 
-void log_line(int priority, const std::string &text) {
-    static const bool journal = getenv("JOURNAL_STREAM") != nullptr;
-    std::string line =
-        (journal ? "<" + std::to_string(priority) + ">" : std::string()) + "svio-board: " + text + "\n";
-    // In one piece, so that lines of threads do not mix.
-    [[maybe_unused]] ssize_t n = write(STDERR_FILENO, line.data(), line.size());
-}
-
 // ---- the listener ----
 
-AttachServer::AttachServer(const std::string &path, Attachments &all, size_t connections_max)
-    : all_(all), connections_max_(connections_max),
+AttachServer::AttachServer(const std::string &path, Attachments &all, Service &service,
+                           size_t connections_max)
+    : all_(all), service_(service), connections_max_(connections_max),
       listener_(path, SOCK_SEQPACKET, SOMAXCONN, "the socket " + path + " cannot be made") {
     source_ = g_unix_fd_add(
         listener_.fd(), G_IO_IN,
@@ -107,8 +102,10 @@ void AttachServer::accept_one() {
     int pid = peer_pid(peer.get());
     if (connections_.size() >= connections_max_) {
         if (refused_++ == 0)
-            log_line(LOG_WARNING, peer_name(pid) + " is turned away: there are " +
-                                      std::to_string(connections_max_) + " connections");
+            log_event(LOG_WARNING, "turned-away",
+                      peer_name(pid) + " is turned away: there are " + std::to_string(connections_max_) +
+                          " connections",
+                      {{"pid", pid}, {"connections", connections_max_}});
         return;
     }
     refused_ = 0;
@@ -156,7 +153,8 @@ bool AttachServer::serve(Connection &connection) {
         answer(connection, {packet.data(), static_cast<size_t>(length)}, std::move(descriptors));
         return true;
     } catch (const std::exception &error) {
-        log_line(LOG_WARNING, connection.name + " is cut off: " + error.what());
+        log_event(LOG_WARNING, "cut-off", connection.name + " is cut off: " + error.what(),
+                  {{"pid", connection.pid}, {"reason", error.what()}});
         return false;
     }
 }
@@ -167,19 +165,30 @@ void AttachServer::answer(Connection &connection, std::span<const uint8_t> packe
     bool had = attached.slot().has_value();
     std::vector<uint8_t> reply = attached.handle(packet, std::move(descriptors));
     if (!attached.refusal().empty())
-        log_line(LOG_WARNING, connection.name + " is refused: " + attached.refusal());
+        log_event(LOG_WARNING, "refused", connection.name + " is refused: " + attached.refusal(),
+                  {{"pid", connection.pid}, {"reason", attached.refusal()}});
     if (!had && attached.slot()) {
-        if (const auto &machine = attached.vif().machine(); machine && !machine->name.empty())
+        if (const auto &machine = attached.vif().machine(); machine && !machine->name.empty()) {
+            connection.machine = machine->name;
             connection.name += " (" + machine->name + ")";
-        log_line(LOG_INFO, connection.name + " has slot " + std::to_string(*attached.slot()));
+        }
+        log_event(LOG_INFO, "attached", connection.name + " has slot " + std::to_string(*attached.slot()),
+                  {{"pid", connection.pid},
+                   {"vm", connection.machine},
+                   {"slot", *attached.slot()},
+                   {"vif", attached.vif().settings().id}});
+        service_.machines(++attached_);
     }
     if (!send_answer(connection.socket.get(), reply, attached.answer_descriptors()))
         throw ProtocolError("it does not read its answers (" + errno_text() + ")");
 }
 
 void AttachServer::end(Connection &connection) {
-    if (connection.attached.slot())
-        log_line(LOG_INFO, connection.name + " leaves slot " + std::to_string(*connection.attached.slot()));
+    if (auto slot = connection.attached.slot()) {
+        log_event(LOG_INFO, "left", connection.name + " leaves slot " + std::to_string(*slot),
+                  {{"pid", connection.pid}, {"vm", connection.machine}, {"slot", *slot}});
+        service_.machines(--attached_);
+    }
     auto at = std::find_if(connections_.begin(), connections_.end(),
                            [&](const auto &one) { return one.get() == &connection; });
     connections_.erase(at);

@@ -4,6 +4,7 @@
 
 #include "attach.hpp"
 #include "listening_socket.hpp"
+#include "service.hpp"
 
 #include <glib.h>
 #include <list>
@@ -19,7 +20,7 @@ class AttachServer {
     static constexpr size_t spare_connections = 8;
 
     /// Throws std::runtime_error with one sentence.
-    AttachServer(const std::string &path, Attachments &all, size_t connections_max);
+    AttachServer(const std::string &path, Attachments &all, Service &service, size_t connections_max);
     ~AttachServer();
     AttachServer(const AttachServer &) = delete;
     AttachServer &operator=(const AttachServer &) = delete;
@@ -27,14 +28,16 @@ class AttachServer {
   private:
     struct Connection;
     struct Connection {
-        Connection(AttachServer &s, Attachments &all, int fd, int pid)
-            : server(s), socket(fd), attached(all, pid) {}
+        Connection(AttachServer &s, Attachments &all, int fd, int peer)
+            : server(s), socket(fd), pid(peer), attached(all, peer) {}
         ~Connection();
 
         AttachServer &server;
         Descriptor socket;
+        const int pid;
         Attached attached;
-        std::string name; ///< for the log
+        std::string name;    ///< for the log
+        std::string machine; ///< as it has named itself
         guint source = 0;
     };
 
@@ -45,15 +48,13 @@ class AttachServer {
     void end(Connection &connection);
 
     Attachments &all_;
+    Service &service_;
+    size_t attached_ = 0;
     const size_t connections_max_;
     const ListeningSocket listener_;
     guint source_ = 0;
     size_t refused_ = 0; // since the last one that was taken
     std::list<std::unique_ptr<Connection>> connections_;
 };
-
-/// A line of the log, on standard error: "<6>svio-board: ..." with the journal's priority, if that is where
-/// it goes.
-void log_line(int priority, const std::string &text);
 
 } // namespace svio

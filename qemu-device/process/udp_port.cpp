@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "udp_port.hpp"
 
-#include "server.hpp"
+#include "log.hpp"
 
 #include <arpa/inet.h>
 #include <cerrno>
@@ -56,8 +56,9 @@ std::unique_ptr<Port> UdpPort::open(const std::string &spec, std::string &error)
 
 UdpPort::~UdpPort() {
     if (foreign_ != 0)
-        log_line(LOG_WARNING,
-                 std::to_string(foreign_) + " datagrams of others came to the wire, and were dropped");
+        log_event(LOG_WARNING, "foreign-datagrams",
+                  std::to_string(foreign_) + " datagrams of others came to the wire, and were dropped",
+                  {{"count", foreign_}});
 }
 
 // Not connected: a connected socket would report that the other board was not there yet (ECONNREFUSED), and
@@ -73,7 +74,8 @@ void UdpPort::read_batch() {
             return;
         if (from.sin_addr.s_addr != remote_.sin_addr.s_addr || from.sin_port != remote_.sin_port) {
             if (foreign_++ == 0)
-                log_line(LOG_WARNING, "a datagram of another sender came to the wire, and is dropped");
+                log_event(LOG_WARNING, "foreign-datagram",
+                          "a datagram of another sender came to the wire, and is dropped");
             if (foreign_ % batch == 0)
                 return; // a flood of them must not keep the core
             continue;

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Checks of the sources themselves; each counts as a test. A missing tool is a failure, not a pass."""
+import os
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 from svio_tool import apt, build, host, ui
 from svio_tool.paths import ABI_HEADER, BUILD, DEFAULT_KERNEL, GUEST_DRIVER, HOSTILE_DRIVER, JUNK, \
@@ -14,6 +17,8 @@ from svio_tool.ui import SvioError
 CLANG_FORMAT = 14
 CPP_FOLDERS = ("qemu-device/board", "qemu-device/plugin", "qemu-device/process", "hv-interface", "tests/unit",
                "tests/fuzz", "scripts/wire-peer")
+
+UNITS = REPO / "qemu-device" / "process"
 
 CHECKPATCH = BUILD / "checkpatch"
 CHECKPATCH_FILES = ("checkpatch.pl", "spelling.txt", "const_structs.checkpatch")
@@ -154,11 +159,50 @@ def licences():
     return not missing, "\n".join(missing)
 
 
+def manuals():
+    """No page makes the formatter complain, as lintian looks at it."""
+    found = []
+    for page in sorted(path for folder in CPP_FOLDERS for path in (REPO / folder).rglob("*.1")):
+        status, text = run_tool(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page], env={
+            **os.environ, "LC_ALL": "C.UTF-8", "MANROFFSEQ": "", "MANWIDTH": "80", "MANPAGER": "cat"})
+        # The rest is the formatted page.
+        found += [line for line in text.splitlines()
+                  if re.match(r"(man|troff|groff|<standard input>).*:", line)]
+        if status:
+            found.append(f"{page.name}: status {status}: {text[-500:]}")
+    return not found, "\n".join(found)
+
+
+def units():
+    """systemd knows each word of the units."""
+    found = []
+    for template in sorted(UNITS.glob("*@.*.in")):
+        manager = template.suffixes[-2][1:]
+        with tempfile.TemporaryDirectory() as folder:
+            unit = Path(folder) / "svio-board@.service"
+            unit.write_text(template.read_text().replace("@BINDIR@/svio-board", "/bin/true"))
+            # The user's manager wants a folder for what it runs, where nobody has logged in too.
+            status, text = run_tool(["systemd-analyze", "verify", "--man=no", f"--{manager}", unit],
+                                    env={**os.environ, "XDG_RUNTIME_DIR": folder})
+        ours = [line for line in text.splitlines() if "svio-board@" in line]
+        if status or ours:
+            found += [f"{template.name}: {line}" for line in ours or [f"status {status}: {text[-500:]}"]]
+    return not found, "\n".join(found)
+
+
+def libvirt_example():
+    """The domain of the documentation is one that libvirt would take."""
+    return _passes(["virt-xml-validate", REPO / "docs" / "libvirt-svio-vif.xml", "domain"])
+
+
 def all_checks():
     """[(name, function, set-up steps that it wants)]"""
     found = [("style/python-flake8", flake8, ["packages-test"]),
              ("style/cpp-clang-format", clang_format, ["packages-test"]),
              ("style/licence-lines", licences, []),
+             ("style/manual-pages", manuals, ["packages-test"]),
+             ("style/systemd-units", units, ["packages-test"]),
+             ("style/libvirt-example", libvirt_example, ["packages-test"]),
              ("driver/checkpatch", checkpatch, ["checkpatch"]),
              ("driver/sparse", sparse, ["packages-test", "kernel-6.12"])]
     for kernel in KERNELS:

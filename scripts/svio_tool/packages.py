@@ -13,13 +13,15 @@ from svio_tool.ui import SvioError
 NEEDED = """
     qemu-system-x86 qemu-system-data seabios ipxe-qemu meson ninja-build
     g++ gcc libc6-dev make pkg-config libglib2.0-dev libgtest-dev libgmock-dev nlohmann-json3-dev libcli11-dev
-    libslirp-dev
+    libslirp-dev libsystemd-dev
     python3 python3-venv flex bison bc libelf-dev libssl-dev
     dpkg-dev xz-utils bzip2 perl kmod procps iproute2 binutils ca-certificates
 """.split()
 
 # What the checks of scripts/svio test want beyond that.
-FOR_TESTS = "clang-format sparse flake8 qemu-utils pciutils".split()
+FOR_TESTS = """
+    clang-format sparse flake8 qemu-utils pciutils systemd man-db libvirt-clients libvirt0 libxml2-utils
+""".split()
 
 # What scripts/svio package wants beyond NEEDED, and what scripts/svio vm --disk does.
 FOR_PACKAGE = "build-essential debhelper dh-dkms".split()

@@ -18,6 +18,9 @@ COMMON = {"changelog.gz", "copyright"}
 DRIVER = {path.name for path in (REPO / "guest-driver").iterdir() if path.name != "dkms.conf.in"} \
     | {"svio_abi.h", "dkms.conf"}
 
+COMPLETIONS = {f"share/bash-completion/completions/{name}" for name in ("svioctl", "svio-board")}
+UNITS = {f"lib/systemd/{manager}/svio-board@.service" for manager in ("system", "user")}
+
 
 def output(*words, **options):
     done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -87,9 +90,9 @@ class TestPackages(unittest.TestCase):
 
     def test_files_of_tools_and_header(self):
         self.assertEqual(self.files["svio-tools"], self.documents("svio-tools")
-                         | {"usr/bin/svio-wire-peer", "usr/share/man/man1/svio-wire-peer.1.gz",
-                            "usr/bin/svioctl", "usr/share/man/man1/svioctl.1.gz",
-                            "usr/share/bash-completion/completions/svioctl"})
+                         | {f"usr/{name}" for tool in ("svioctl", "svio-wire-peer", "svio-board")
+                            for name in (f"bin/{tool}", f"share/man/man1/{tool}.1.gz")}
+                         | {f"usr/{name}" for name in COMPLETIONS | UNITS})
         self.assertEqual(self.files["svio-dev"], self.documents("svio-dev", "SPEC.md.gz")
                          | {"usr/include/svio/svio_abi.h", "usr/include/svio/svio_client.hpp",
                             f"usr/{Path(LIBRARY).parent}/libsvio-client.a",
@@ -97,6 +100,9 @@ class TestPackages(unittest.TestCase):
         for name in ("svio_abi.h", "svio_client.hpp"):
             self.same("svio-dev", f"usr/include/svio/{name}", f"hv-interface/{name}")
         self.assertIn("vif", output(self.root / "svio-tools/usr/bin/svioctl", "--help"))
+        self.assertIn("ExecStart=/usr/bin/svio-board ", (
+            self.root / "svio-tools/usr/lib/systemd/user/svio-board@.service").read_text())
+        self.assertIn("--socket", output(self.root / "svio-tools/usr/bin/svio-board", "--help"))
         said = output(self.root / "svio-tools/usr/bin/svio-wire-peer", "--help")
         self.assertIn("Usage: svio-wire-peer --wire", said)
 
@@ -207,10 +213,10 @@ class TestMesonInstall(unittest.TestCase):
 
     def test_files(self):
         self.assertEqual(files(self.destination), {f"usr/local/{name}" for name in {
-            f"{LIBRARY}/svio.so", f"{LIBRARY}/svio-adapter.so", "bin/svio-wire-peer",
+            f"{LIBRARY}/svio.so", f"{LIBRARY}/svio-adapter.so", "bin/svio-wire-peer", "bin/svio-board",
             "share/man/man1/svio-wire-peer.1", "include/svio/svio_abi.h", "share/doc/svio/README.md",
             "share/doc/svio/SPEC.md", "bin/svioctl", "share/man/man1/svioctl.1",
-            "share/bash-completion/completions/svioctl", "include/svio/svio_client.hpp",
+            "share/man/man1/svio-board.1", *COMPLETIONS, *UNITS, "include/svio/svio_client.hpp",
             f"{Path(LIBRARY).parent}/libsvio-client.a", f"{Path(LIBRARY).parent}/pkgconfig/svio-client.pc",
             *(f"src/svio-{package.version()}/{name}" for name in DRIVER)}})
 

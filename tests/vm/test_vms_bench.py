@@ -21,7 +21,7 @@ class TestVmsBench(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "out.json"
             with contextlib.redirect_stdout(out):
-                vms_bench.run(types.SimpleNamespace(json=str(path)), 1, 1, Settings(counts=(1, 2)))
+                vms_bench.run(types.SimpleNamespace(json=str(path)), 1, 1, Settings(counts=(1, 2), seconds=1))
             result = json.loads(path.read_text())
         self.assertIs(result["complete"], True)
         measured = {(way.name, count) for way in WAYS for count in (1, 2)} - {("dgram", 1)}
