@@ -458,7 +458,8 @@ struct svio_vif_config {
 	__le32 limit_min_mbps;
 	__le32 limit_max_mbps; /* 0 = unlimited */
 	__le32 limit_weight; /* 0 = requests are DENIED */
-	__u8 reserved[28];
+	__le32 neighbours; /* SVIO_NEIGHBOURS_NONE, or a group: VIFs of one group reach each other */
+	__u8 reserved[24];
 };
 
 #define SVIO_CFG_MAC (1u << 0)
@@ -475,7 +476,10 @@ struct svio_vif_config {
 #define SVIO_CFG_CORE (1u << 11)
 #define SVIO_CFG_NAME (1u << 12)
 #define SVIO_CFG_QOS_LIMIT (1u << 13)
-#define SVIO_CFG_KNOWN 0x3fff
+#define SVIO_CFG_NEIGHBOURS (1u << 14)
+#define SVIO_CFG_KNOWN 0x7fff
+
+#define SVIO_NEIGHBOURS_NONE 0xffffffffu /* the port alone */
 
 #define SVIO_VLAN_VID 0x0fff /* of svio_vif_config.vlan */
 #define SVIO_VLAN_PRIORITY_SHIFT 13
@@ -533,7 +537,8 @@ struct svio_core_info {
 	X(SWITCHED_RX, switched_rx) /* of rx_frames: from other VIFs */ \
 	X(SIGNALS_REDUNDANT, signals_redundant) /* with shared signals: meant for another VIF */ \
 	X(DROP_TX_OFFLOAD, drop_tx_offload) /* headers are not what offload fields say */ \
-	X(DROP_RX_OFFLOAD, drop_rx_offload)
+	X(DROP_RX_OFFLOAD, drop_rx_offload) \
+	X(DROP_TX_NEIGHBOUR, drop_tx_neighbour) /* to a VIF that it may not reach */
 
 #define SVIO_QSTATS(X) \
 	X(POSTED, posted) /* entries taken from the driver */ \
@@ -692,7 +697,8 @@ SVIO_AT(svio_vif_config, slot, 84);
 SVIO_AT(svio_vif_config, limit_min_mbps, 88);
 SVIO_AT(svio_vif_config, limit_max_mbps, 92);
 SVIO_AT(svio_vif_config, limit_weight, 96);
-SVIO_AT(svio_vif_config, reserved, 100);
+SVIO_AT(svio_vif_config, neighbours, 100);
+SVIO_AT(svio_vif_config, reserved, 104);
 
 SVIO_SIZE(svio_core_info, 40);
 SVIO_AT(svio_core_info, core, 0);

@@ -63,6 +63,9 @@ Json settings_json(const Settings &settings) {
     put("max_mbps", settings.max_mbps);
     put("weight", settings.weight);
     put("name", settings.name);
+    if (settings.neighbours)
+        json["neighbours"] =
+            *settings.neighbours == neighbours_none ? Json("none") : Json(*settings.neighbours);
     if (settings.core)
         json["core"] = core_json(*settings.core);
     if (const auto &limit = settings.qos_limit)
@@ -101,6 +104,8 @@ Vif vif_from(const Json &json) {
     if (json.at("core").is_number())
         vif.core = json.at("core").get<uint32_t>();
     json.at("serving_cores").get_to(vif.serving_cores);
+    if (auto at = json.find("neighbours"); at != json.end()) // a device may be older
+        vif.neighbours = at->is_number() ? at->get<uint32_t>() : neighbours_none;
     json.at("automatic").get_to(vif.automatic);
     if (auto vm = json.find("vm"); vm != json.end() && !vm->is_null()) {
         vif.vm = vm->at("name").get<std::string>();

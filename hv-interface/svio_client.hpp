@@ -31,6 +31,7 @@ class Refused : public std::runtime_error {
 };
 
 inline constexpr uint32_t core_auto = UINT32_MAX;
+inline constexpr uint32_t neighbours_none = UINT32_MAX; ///< the port alone
 
 struct QosLimit {
     uint32_t min_mbps = 0;
@@ -54,7 +55,8 @@ struct Settings {
     std::optional<uint32_t> min_mbps{};
     std::optional<uint32_t> max_mbps{}; ///< 0: unlimited
     std::optional<uint32_t> weight{};
-    std::optional<uint32_t> core{}; ///< or core_auto
+    std::optional<uint32_t> core{};       ///< or core_auto
+    std::optional<uint32_t> neighbours{}; ///< a group, or neighbours_none
     std::optional<std::string> name{};
     std::optional<QosLimit> qos_limit{};
 };
@@ -82,6 +84,7 @@ struct Vif {
     uint32_t weight = 0;
     QosLimit qos_limit;
     uint32_t core = core_auto;
+    uint32_t neighbours = 0;
     std::vector<uint32_t> serving_cores; ///< one for each queue pair
     bool automatic = false;
     /// The machine that has it, on a board that is a process of its own; none: not said, or unbound.

@@ -22,7 +22,7 @@ _svioctl()
     _init_completion -n =: || return
 
     local settings="--mac --vlan --trust --spoof-check --promisc --multicast --guest-tagging --link --queue-pairs
-        --queue-size --min-rate --max-rate --weight --core --name --qos-limit"
+        --queue-size --min-rate --max-rate --weight --core --neighbours --name --qos-limit"
     case $prev in
         -s | --socket)
             _filedir
@@ -38,6 +38,10 @@ _svioctl()
             ;;
         --core)
             COMPREPLY=($(compgen -W "auto" -- "$cur"))
+            return
+            ;;
+        --neighbours)
+            COMPREPLY=($(compgen -W "none" -- "$cur"))
             return
             ;;
         --mac | --vlan | --queue-pairs | --queue-size | --min-rate | --max-rate | --weight | --name | \

@@ -71,6 +71,11 @@ uint32_t core_from(const std::string &text) {
     return text == "auto" ? core_auto : static_cast<uint32_t>(number(text, "core", core_auto - 1));
 }
 
+uint32_t neighbours_from(const std::string &text) {
+    return text == "none" ? neighbours_none
+                          : static_cast<uint32_t>(number(text, "neighbours", neighbours_none - 1));
+}
+
 std::vector<std::string> split(const std::string &text) {
     std::vector<std::string> parts(1);
     for (char c : text) {
@@ -93,6 +98,8 @@ Settings settings_from(const Options &options) {
             settings.name = value;
         } else if (name == "core") {
             settings.core = core_from(value);
+        } else if (name == "neighbours") {
+            settings.neighbours = neighbours_from(value);
         } else if (name == "vlan") {
             std::vector<std::string> parts = split(value);
             if (parts.size() > 2)
@@ -158,6 +165,7 @@ void add_settings(CLI::App *verb, Options &options) {
         ->check(CLI::IsMember({"auto", "up", "down"}));
     word("name", "a name for people", "TEXT");
     word("core", "on-board core that serves it", "CORE|auto");
+    word("neighbours", "VIFs that it may reach: those of this group, or none", "GROUP|none");
     word("qos-limit", "what the guest may ask for at most; 0:0:0: nothing", "MIN:MAX:WEIGHT");
     flag("trust", "the guest may choose its MAC and see unknown frames");
     flag("spoof-check", "drop frames from other MACs");
@@ -270,6 +278,8 @@ void print_vif(const Vif &vif) {
     line("qos-limit", std::to_string(vif.qos_limit.min_mbps) + ":" + std::to_string(vif.qos_limit.max_mbps) +
                           ":" + std::to_string(vif.qos_limit.weight));
     line("core", core_text(vif));
+    line("neighbours",
+         vif.neighbours == neighbours_none ? "none" : "group " + std::to_string(vif.neighbours));
     line("automatic", vif.automatic ? "yes" : "no");
     if (vif.vm) {
         line("vm", vm_text(vif));

@@ -130,6 +130,8 @@ Answer Management::merge(VifRecord &record, const svio_vif_config &config) const
             return {SVIO_ST_NOT_FOUND, "there is no such core"};
         settings.core = config.core;
     }
+    if (config.mask & SVIO_CFG_NEIGHBOURS)
+        settings.neighbours = config.neighbours;
     return merge_name(record, settings, config);
 }
 
@@ -252,6 +254,7 @@ svio_vif_config Management::config_of(const VifRecord &record) const {
     config.limit_min_mbps = record.limit.min_mbps;
     config.limit_max_mbps = record.limit.max_mbps;
     config.limit_weight = record.limit.weight;
+    config.neighbours = settings.neighbours;
     return config;
 }
 

@@ -85,6 +85,14 @@ uint32_t core_of(const Json &value) {
     return static_cast<uint32_t>(value.get<uint64_t>());
 }
 
+uint32_t neighbours_of(const Json &value) {
+    if (value == "none")
+        return SVIO_NEIGHBOURS_NONE;
+    if (!value.is_number_unsigned() || value.get<uint64_t>() >= SVIO_NEIGHBOURS_NONE)
+        invalid("neighbours is the number of a group, or \"none\"");
+    return static_cast<uint32_t>(value.get<uint64_t>());
+}
+
 uint8_t link_of(const Json &value) {
     for (uint8_t n = 0; n < std::size(link_names); n++) {
         if (value == link_names[n])
@@ -161,6 +169,8 @@ const Setting settings[] = {
      [](const Json &v, svio_vif_config &c) { c.max_mbps = number32(v, "max_mbps"); }},
     {"weight", SVIO_CFG_WEIGHT, [](const Json &v, svio_vif_config &c) { c.weight = number32(v, "weight"); }},
     {"core", SVIO_CFG_CORE, [](const Json &v, svio_vif_config &c) { c.core = core_of(v); }},
+    {"neighbours", SVIO_CFG_NEIGHBOURS,
+     [](const Json &v, svio_vif_config &c) { c.neighbours = neighbours_of(v); }},
     {"name", SVIO_CFG_NAME, read_name},
     {"qos_limit", SVIO_CFG_QOS_LIMIT, read_limit},
 };
@@ -195,6 +205,10 @@ std::string mac_text(const uint8_t *mac) {
 
 Json core_json(uint32_t core) {
     return core == SVIO_CORE_AUTO ? Json("auto") : Json(core);
+}
+
+Json neighbours_json(uint32_t neighbours) {
+    return neighbours == SVIO_NEIGHBOURS_NONE ? Json("none") : Json(neighbours);
 }
 
 Json machine_json(const Vif *function) {
@@ -234,6 +248,7 @@ Json vif_json(const Management &management, const VifRecord &record) {
                          {"max_mbps", record.limit.max_mbps},
                          {"weight", record.limit.weight}};
     json["core"] = core_json(s.core);
+    json["neighbours"] = neighbours_json(s.neighbours);
     json["serving_cores"] = Json::array();
     for (unsigned pair = 0; function && pair < function->pairs(); pair++)
         json["serving_cores"].push_back(function->pair(pair).core);

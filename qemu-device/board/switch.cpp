@@ -73,6 +73,18 @@ SlotSet &Switch::vlan_set(unsigned vid) {
     return vlan_sets_[vlan_index_[vid]];
 }
 
+void Switch::group(std::span<const Edge> edges) {
+    grouped_ = std::any_of(edges.begin(), edges.end(), [](const Edge &edge) { return edge.neighbours != 0; });
+    neighbours_.fill({});
+    for (const Edge &edge : edges) {
+        neighbours_[edge.slot].add(edge.slot);
+        for (const Edge &other : edges) {
+            if (edge.neighbours == other.neighbours && edge.neighbours != SVIO_NEIGHBOURS_NONE)
+                neighbours_[edge.slot].add(other.slot);
+        }
+    }
+}
+
 void Switch::rebuild(std::span<const Edge> edges) {
     size_t groups = 0;
     for (const Edge &edge : edges)
@@ -101,6 +113,7 @@ void Switch::rebuild(std::span<const Edge> edges) {
         if (edge.vlan == 0 && edge.tagging && !edge.vids)
             open_.add(edge.slot);
     }
+    group(edges);
     // More VLANs than there are indices for could only come from filters: such a VIF gets all of them.
     for (const Edge &edge : edges) {
         if (edge.vlan != 0 || !edge.tagging || !edge.vids)
@@ -131,6 +144,14 @@ void Switch::forward(Way &way, const uint8_t *to, const SlotSet &members) const 
     }
 }
 
+// Unicast to a VIF that is none is not for the port either: the wire's switch could bring it back.
+void Switch::keep_neighbours(Way &way, unsigned slot) const {
+    bool claimed = !way.slots.empty() && !way.port;
+    way.slots = way.slots & neighbours_[slot];
+    if (claimed && way.slots.empty())
+        way.drop = SVIO_STAT_DROP_TX_NEIGHBOUR;
+}
+
 bool Switch::is_own(unsigned slot, const uint8_t *source) const {
     return std::memcmp(source, edges_[slot].mac.data(), edges_[slot].mac.size()) == 0;
 }
@@ -155,6 +176,8 @@ Switch::Way Switch::from_vif(unsigned slot, std::span<const uint8_t> head) const
     }
     way.port = true;
     forward(way, head.data(), way.in_vlan() ? members(way.tci & vid_mask) : untagged_);
+    if (grouped_)
+        keep_neighbours(way, slot);
     if (way.slots.has(slot)) {
         way.slots.remove(slot);
         // To itself alone: a switch sends nothing back to where it came from.

@@ -71,6 +71,7 @@ class Switch {
         uint16_t vlan = 0; ///< VID | priority << 13
         bool spoof_check = false;
         bool tagging = false;     ///< its own tags pass
+        uint32_t neighbours = 0;  ///< the group that it may reach, or SVIO_NEIGHBOURS_NONE
         bool promiscuous = false; ///< gets what nobody claims
         bool multicast = false;   ///< may receive what is in its filter
         bool all_multicast = false;
@@ -145,8 +146,10 @@ class Switch {
         bool tagging = false;
     };
 
+    void group(std::span<const Edge> edges);
     SlotSet members(unsigned vid) const { return vlan_sets_[vlan_index_[vid]] | open_; }
     void forward(Way &way, const uint8_t *to, const SlotSet &members) const;
+    void keep_neighbours(Way &way, unsigned slot) const;
     SlotSet &vlan_set(unsigned vid);
 
     std::array<Known, SlotSet::slots> edges_{};
@@ -156,6 +159,8 @@ class Switch {
     SlotSet open_;        ///< that get any tagged frame
     SlotSet promiscuous_; ///< that get what nobody claims
     SlotSet all_multicast_;
+    bool grouped_ = false;                             ///< not all VIFs may reach each other
+    std::array<SlotSet, SlotSet::slots> neighbours_{}; ///< and the VIF itself
     std::array<uint8_t, 4096> vlan_index_{};
     std::vector<SlotSet> vlan_sets_{1};
 };

@@ -524,6 +524,7 @@ Switch::Edge Vif::edge() const {
             .vlan = settings_.vlan,
             .spoof_check = settings_.spoof_check,
             .tagging = settings_.guest_tagging,
+            .neighbours = settings_.neighbours,
             .promiscuous = (rx_mode_ & SVIO_RX_PROMISC) && settings_.trust && settings_.allow_promisc,
             .multicast = settings_.allow_multicast,
             .all_multicast = (rx_mode_ & SVIO_RX_KNOWN) != 0,

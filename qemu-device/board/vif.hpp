@@ -56,6 +56,7 @@ struct VifSettings {
     uint32_t max_mbps = 0; ///< 0: no limit
     uint32_t weight = 1;
     uint32_t core = SVIO_CORE_AUTO;
+    uint32_t neighbours = 0; ///< a group, or SVIO_NEIGHBOURS_NONE
     std::string name{};
 
     bool operator==(const VifSettings &) const = default;

@@ -135,6 +135,7 @@ void ManagementMachine::json_request(Input &in) {
                                            "queue_pairs",
                                            "name",
                                            "qos_limit",
+                                           "neighbours",
                                            "id",
                                            "slot"};
     auto value = [&in](Json &to) {

@@ -407,7 +407,7 @@ TEST_P(Admin, WhatIsRefusedByTheOtherDoorsIsHereToo) {
     EXPECT_EQ(create(1, {}), SVIO_ST_EXISTS);
     EXPECT_EQ(create(0, {}), SVIO_ST_EXISTS);
     EXPECT_EQ(create(5, {}), SVIO_ST_NOT_FOUND);
-    EXPECT_EQ(create(2, {.mask = 1u << 14}), SVIO_ST_INVALID);
+    EXPECT_EQ(create(2, {.mask = 1u << 15}), SVIO_ST_INVALID);
     EXPECT_EQ(create(2, {.mask = SVIO_CFG_MAC}), SVIO_ST_INVALID);
     EXPECT_EQ(change(1, {.mask = SVIO_CFG_VLAN, .vlan = 0x1001}), SVIO_ST_INVALID);
     EXPECT_EQ(change(1, {.mask = SVIO_CFG_VLAN, .vlan = 4095}), SVIO_ST_INVALID);

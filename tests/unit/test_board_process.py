@@ -562,6 +562,33 @@ class TestManagement(ProcessTest):
         self.assertEqual(late.attach(name="web"), OK)
         self.assertEqual(late.id, identity)
 
+    def test_neighbours_before_the_machines(self):
+        """Who may reach whom is said by name, before the machines are there."""
+        self.start("--port", "echo")
+        for name, group in (("red", "1"), ("red too", "1"), ("blue", "2"), ("alone", "none")):
+            self.board.ctl("vif", "create", "--name", name, "--neighbours", group)
+        red, mate, blue, alone = (self.running(n, name=name) for n, name in enumerate(
+            ("red", "red too", "blue", "alone")))
+        macs = [self.board.vifs()[machine.slot]["mac"] for machine in (red, mate, blue, alone)]
+        for source, target in ((0, 2), (2, 0), (0, 3), (3, 0), (3, 2)):
+            machine = (red, mate, blue, alone)[source]
+            dropped = self.board.counters(machine.slot)["drop_tx_neighbour"]
+            machine.driver.transmit(frame(64, 9, to=mac_bytes(macs[target]), source=mac_bytes(macs[source])))
+            self.assertEqual(self.board.counters(machine.slot)["drop_tx_neighbour"], dropped + 1)
+        data = frame(64, 1, to=mac_bytes(macs[1]), source=mac_bytes(macs[0]))
+        red.driver.transmit(data)
+        self.assertEqual(mate.driver.expect(), data)
+        for machine in (blue, alone):
+            self.assertEqual(self.board.counters(machine.slot)["rx_frames"], 0)
+        # The port is everybody's.
+        alone.driver.transmit(arp_request(mac_bytes(macs[3]), bytes([10, 0, 2, 9]), bytes([10, 0, 2, 2])))
+        self.assertEqual(alone.driver.expect()[:6], mac_bytes(macs[3]))
+        # Live.
+        self.board.ctl("vif", "set", "name:blue", "--neighbours", "1")
+        data = frame(64, 2, to=mac_bytes(macs[2]), source=mac_bytes(macs[0]))
+        red.driver.transmit(data)
+        self.assertEqual(blue.driver.expect(), data)
+
     def test_machine_and_process(self):
         """Who has a VIF: the name that the machine has given, the process that the kernel names."""
         self.start()

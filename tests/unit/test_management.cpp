@@ -112,7 +112,7 @@ TEST(Management, EverySettingIsTakenAndShown) {
     ManagedBoard board;
     Json set = Json::parse(R"({"mac":"02:00:00:00:00:09","vlan":7,"priority":3,"trust":true,
         "spoof_check":false,"allow_promisc":false,"allow_multicast":false,"guest_tagging":false,"link":"down",
-        "queue_pairs":1,"queue_size":64,"min_mbps":10,"max_mbps":100,"weight":5,"core":1,"name":"f\u00fcr Gast",
+        "queue_pairs":1,"queue_size":64,"min_mbps":10,"max_mbps":100,"weight":5,"core":1,"neighbours":12,"name":"f\u00fcr Gast",
         "qos_limit":{"min_mbps":1,"max_mbps":2,"weight":3}})");
     Json request = {{"op", "vif-create"}, {"slot", 1}, {"set", set}};
     Json created = board.ask(request.dump()).at("vif");
@@ -135,6 +135,10 @@ TEST(Management, EverySettingIsTakenAndShown) {
             EXPECT_EQ(changed.at(key), value) << key;
         }
     }
+    EXPECT_EQ(
+        board.ask(R"({"op":"vif-set","slot":2,"set":{"neighbours":"none"}})").at("vif").at("neighbours"),
+        "none");
+    EXPECT_EQ(board.vif(2).settings().neighbours, uint32_t{SVIO_NEIGHBOURS_NONE});
     EXPECT_EQ(created.at("link_up"), false);
     EXPECT_EQ(board.vif(1).settings().vlan, 7 | 3 << 13);
     EXPECT_EQ(board.vif(1).settings().name, "für Gast");
@@ -188,6 +192,9 @@ TEST(Management, WhatIsRefusedHasChangedNothing) {
         {"INVALID", R"({"qos_limit":{"weight":1001}})"},
         {"INVALID", R"({"qos_limit":{"color":1}})"},
         {"INVALID", R"({"qos_limit":5})"},
+        {"INVALID", R"({"neighbours":"all"})"},
+        {"INVALID", R"({"neighbours":-1})"},
+        {"INVALID", R"({"neighbours":4294967295})"},
         {"INVALID", R"({"color":"red"})"},
         {"INVALID", R"([1])"},
         // A good one beside a wrong one is not taken either.

@@ -113,13 +113,14 @@ class SvioctlTest(unittest.TestCase):
         words = ["--mac", "02:00:00:00:00:07", "--vlan", "7:3", "--trust", "on", "--spoof-check", "off",
                  "--promisc", "off", "--multicast", "off", "--guest-tagging", "off", "--link", "down",
                  "--queue-pairs", "1", "--queue-size", "64", "--min-rate", "10", "--max-rate", "100",
-                 "--weight", "5", "--core", "1", "--name", "seven", "--qos-limit", "1:2:3"]
+                 "--weight", "5", "--core", "1", "--name", "seven", "--qos-limit", "1:2:3",
+                 "--neighbours", "none"]
         wanted = {"mac": "02:00:00:00:00:07", "permanent-mac": "02:00:00:00:00:07", "vlan": "7:3",
                   "trust": "on", "spoof-check": "off", "promisc": "off", "multicast": "off",
                   "guest-tagging": "off",
                   "link": "down, is down", "queue-pairs": "1", "queue-size": "64", "min-rate": "10",
                   "max-rate": "100", "weight": "5", "core": "1", "name": "seven", "qos-limit": "1:2:3",
-                  "slot": "3", "driver": "-", "automatic": "no", "id": "2"}
+                  "neighbours": "none", "slot": "3", "driver": "-", "automatic": "no", "id": "2"}
         self.run_it("vif", "create", "--slot", "3", *words)
         self.assertEqual(self.shown("3"), wanted)
         self.run_it("vif", "destroy", "3")
@@ -129,8 +130,10 @@ class SvioctlTest(unittest.TestCase):
         # And back, which leaves no priority behind.
         self.run_it("vif", "set", "3", "--vlan", "9")
         self.assertEqual(self.shown("3")["vlan"], "9")
-        self.run_it("vif", "set", "3", "--vlan", "0", "--core", "auto", "--max-rate", "0")
+        self.run_it("vif", "set", "3", "--vlan", "0", "--core", "auto", "--max-rate", "0",
+                    "--neighbours", "4")
         shown = self.shown("3")
+        self.assertEqual(shown["neighbours"], "group 4")
         self.assertEqual((shown["vlan"], shown["max-rate"]), ("-", "-"))
         self.assertTrue(shown["core"].startswith("auto("))
 
@@ -166,7 +169,8 @@ class SvioctlTest(unittest.TestCase):
                       ("vif", "list", "extra"), ("vif", "set", "1", "--trust", "maybe"),
                       ("vif", "set", "1", "--weight", "-1"), ("vif", "set", "1", "--weight", "many"),
                       ("vif", "set", "1", "--vlan", "1:2:3"), ("vif", "set", "1", "--qos-limit", "1:2"),
-                      ("vif", "set", "1", "--link", "sideways"), ("vif", "create", "--slot", "x"),
+                      ("vif", "set", "1", "--link", "sideways"),
+                      ("vif", "set", "1", "--neighbours", "all"), ("vif", "create", "--slot", "x"),
                       ("core", "map", "1"), ("core", "map", "1", "first"), ("vif", "bind", "1"),
                       ("vif", "watch", "--interval", "0"), ("--frobnicate",)):
             self.run_it(*words, status=2)

@@ -223,6 +223,49 @@ TEST_F(Switching, NothingComesBackToItsSource) {
     EXPECT_EQ(rig.stat(0, SVIO_STAT_DROP_TX_HAIRPIN), 0u);
 }
 
+TEST_F(Switching, NeighboursAreOfOneGroup) {
+    ManyRig rig({.vifs = 5});
+    auto group = [&](unsigned slot, uint32_t value) {
+        rig.set(slot, [value](VifSettings &s) { s.neighbours = value; });
+    };
+    group(1, 7);
+    group(2, 7);
+    group(3, 8);
+    group(4, SVIO_NEIGHBOURS_NONE);
+    group(5, SVIO_NEIGHBOURS_NONE);
+    // Unicast: within the group; to a VIF of another neither there nor to the port.
+    EXPECT_EQ(reach(rig, 1, frame(1, mac_of(2))), 1u << 2);
+    for (unsigned to : {0u, 3u, 4u})
+        EXPECT_EQ(reach(rig, 1, frame(1, mac_of(to))), 0u) << to;
+    EXPECT_EQ(rig.stat(1, SVIO_STAT_DROP_TX_NEIGHBOUR), 3u);
+    for (unsigned to : {0u, 1u, 3u, 5u})
+        EXPECT_EQ(reach(rig, 4, frame(4, mac_of(to))), 0u) << to;
+    EXPECT_EQ(rig.stat(4, SVIO_STAT_DROP_TX_NEIGHBOUR), 4u);
+    EXPECT_EQ(reach(rig, 4, frame(4, mac_of(4))), 0u);
+    EXPECT_EQ(rig.stat(4, SVIO_STAT_DROP_TX_HAIRPIN), 1u);
+    // Broadcast and multicast: the group and the port. From the port: everybody.
+    EXPECT_EQ(reach(rig, 1, frame(1, broadcast_mac)), 1u << 2 | port);
+    EXPECT_EQ(reach(rig, 0, frame(0, broadcast_mac)), port);
+    EXPECT_EQ(reach(rig, 4, frame(4, broadcast_mac)), port);
+    EXPECT_EQ(reach(rig, 4, frame(4, stranger)), port);
+    // Who gets what nobody claims gets nothing of strangers to it.
+    rig.rx_mode(0, SVIO_RX_PROMISC);
+    EXPECT_EQ(reach(rig, 4, frame(4, stranger)), port);
+    // Live, and back to the default.
+    for (unsigned slot = 1; slot <= 5; slot++)
+        group(slot, 0);
+    EXPECT_EQ(reach(rig, 4, frame(4, mac_of(1))), 1u << 1);
+    EXPECT_EQ(reach(rig, 3, frame(3, broadcast_mac)), (0x3fu & ~(1u << 3)) | port);
+}
+
+TEST_F(Switching, ThePortReachesWhoHasNoNeighbours) {
+    ManyRig rig({.vifs = 2});
+    rig.set(1, [](VifSettings &s) { s.neighbours = SVIO_NEIGHBOURS_NONE; });
+    rig.set(2, [](VifSettings &s) { s.neighbours = 3; });
+    EXPECT_EQ(reach_from_port(rig, make_frame(90, 1, mac_of(1))), 1u << 1);
+    EXPECT_EQ(reach_from_port(rig, make_frame(90, 1, broadcast_mac)), 0x7u);
+}
+
 TEST_F(Switching, VlansAreApart) {
     ManyRig rig({.vifs = 5});
     rig.set(1, [](VifSettings &s) { s.vlan = 7 | 3 << 13; });
