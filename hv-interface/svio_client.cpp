@@ -259,6 +259,11 @@ Stats Client::stats(const Target &target) {
     });
 }
 
+Counters Client::port_stats() {
+    return ask(*this, request_for("port-stats"),
+               [](const Json &answer) { return counters_from(answer.at("counters")); });
+}
+
 std::vector<Core> Client::cores() {
     return ask(*this, request_for("core-list"), [](const Json &answer) {
         std::vector<Core> cores;

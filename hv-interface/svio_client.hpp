@@ -141,6 +141,7 @@ class Client {
     Vif bind(const Target &target, uint32_t slot); ///< a target by ID or name
     void unbind(const Target &target);
     Stats stats(const Target &target);
+    Counters port_stats();
     std::vector<Core> cores();
     Vif map_core(const Target &target, uint32_t core);
 

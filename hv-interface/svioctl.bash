@@ -62,8 +62,9 @@ _svioctl()
     done
     local offer="--socket --json --help"
     case "${said[0]} ${said[1]}" in
-        " ") offer+=" vif core watch --version" ;;
+        " ") offer+=" vif port core watch --version" ;;
         "vif ") offer+=" list show create destroy set bind unbind stats watch" ;;
+        "port ") offer+=" stats" ;;
         "core ") offer+=" list map" ;;
         "vif create") offer+=" --slot $settings" ;;
         "vif set") offer+=" $settings" ;;

@@ -469,6 +469,12 @@ class Verbs {
         vif->require_subcommand(1);
         add_vif_verbs(vif);
         add_watch(&app);
+        CLI::App *port = app.add_subcommand("port", "the wire");
+        port->require_subcommand(1);
+        add(port, "stats", "what the port counts", [this](Client &client) {
+            Counters counters = client.port_stats();
+            show(client, [&] { print_counters("", counters, true); });
+        });
         CLI::App *core = app.add_subcommand("core", "on-board cores");
         core->require_subcommand(1);
         add(core, "list", "all cores", [this](Client &client) {

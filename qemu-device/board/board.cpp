@@ -141,6 +141,11 @@ void visit_stage_times(const std::string &path, const StageTimes &times, const B
 
 } // namespace
 
+void Board::visit_port_counters(const Port::Visitor &visit) const {
+    visit("unclaimed", unclaimed_.load(std::memory_order_relaxed));
+    port_->visit_counters(visit);
+}
+
 void Board::visit_counters(const Visitor &visit) const {
     for (size_t n = 0; n < cores_.size(); n++) {
         std::string core = "cores/" + std::to_string(n) + "/";
@@ -149,7 +154,8 @@ void Board::visit_counters(const Visitor &visit) const {
         visit(core + "cpu_ns", cores_[n]->cpu_ns());
         visit_stage_times(core + "stage_times/", cores_[n]->times(), visit);
     }
-    visit("port/unclaimed", unclaimed_.load(std::memory_order_relaxed));
+    visit_port_counters(
+        [&visit](const char *name, uint64_t value) { visit(std::string("port/") + name, value); });
     for (size_t n = 0; n < vifs_.size(); n++) {
         Vif &vif = *vifs_[n];
         if (!vif.present())

@@ -125,6 +125,7 @@ class Board final : public VifHost {
     using Visitor = std::function<void(const std::string &path, uint64_t value)>;
     /// All counters, as paths like "vifs/0/queues/0/send/posted".
     void visit_counters(const Visitor &visit) const;
+    void visit_port_counters(const Port::Visitor &visit) const;
 
   private:
     static constexpr uint64_t balance_ns = 100'000'000;

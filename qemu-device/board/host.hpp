@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -151,6 +152,10 @@ class Port {
     /// Descriptors to wait for: readable, and writable while blocked. -1: none.
     virtual int receive_fd() const { return -1; }
     virtual int send_fd() const { return -1; }
+
+    /// What only this kind of port counts. By any thread.
+    using Visitor = std::function<void(const char *name, uint64_t value)>;
+    virtual void visit_counters(const Visitor & /*visit*/) const {}
 
     virtual size_t max_frame() const = 0;
     virtual uint32_t speed_mbps() const { return 0; }

@@ -353,6 +353,7 @@ class Request {
     Answer bind();
     Answer unbind() { return management_.unbind(target()); }
     Answer stats();
+    Answer port_stats();
     Answer cores();
     Answer map_core();
 
@@ -372,6 +373,7 @@ Answer Request::run() {
         {"vif-bind", &Request::bind, {"slot", "id", "name"}},
         {"vif-unbind", &Request::unbind, {"slot", "id", "name"}},
         {"vif-stats", &Request::stats, {"slot", "id", "name"}},
+        {"port-stats", &Request::port_stats, {}},
         {"core-list", &Request::cores, {}},
         {"core-map", &Request::map_core, {"slot", "id", "name", "core"}},
     };
@@ -499,6 +501,13 @@ Answer Request::stats() {
         reply_["queues"].push_back({{"send", counters_json(pair.send.counters, queue_stat_names)},
                                     {"receive", counters_json(pair.receive.counters, queue_stat_names)}});
     }
+    return {};
+}
+
+Answer Request::port_stats() {
+    Json &counters = reply_["counters"] = Json::object();
+    management_.board().visit_port_counters(
+        [&counters](const char *name, uint64_t value) { counters[name] = value; });
     return {};
 }
 

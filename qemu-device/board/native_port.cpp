@@ -167,7 +167,7 @@ bool DgramPort::bind_at(const std::string &path, std::string &error) {
     if (lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode))
         unlink(path.c_str());
     if (receive_fd_ < 0 || send_fd_ < 0 ||
-        bind(receive_fd_, reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0 ||
+        ::bind(receive_fd_, reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0 ||
         lstat(path.c_str(), &status) < 0) {
         error = "cannot bind the socket " + path + " of port=dgram: " + errno_text();
         release();

@@ -93,10 +93,12 @@ const SlirpCb &SlirpPort::callbacks() {
     static const SlirpCb all = [] {
         SlirpCb cb{};
         cb.send_packet = [](const void *data, size_t length, void *opaque) -> ssize_t {
-            auto &answers = static_cast<SlirpPort *>(opaque)->answers_;
+            auto &self = *static_cast<SlirpPort *>(opaque);
             const auto *bytes = static_cast<const uint8_t *>(data);
-            if (answers.size() < answers_max) // TCP sends it again
-                answers.emplace_back(bytes, bytes + length);
+            if (self.answers_.size() < answers_max)
+                self.answers_.emplace_back(bytes, bytes + length);
+            else // TCP sends it again
+                self.answers_lost_.fetch_add(1, std::memory_order_relaxed);
             return static_cast<ssize_t>(length);
         };
         cb.guest_error = [](const char *, void *) {};
@@ -223,7 +225,10 @@ void SlirpPort::send(std::span<const iovec> frames, std::span<Verdict> verdicts)
         }
         const auto *data = static_cast<const uint8_t *>(frames[i].iov_base);
         std::vector<uint8_t> frame(data, data + frames[i].iov_len);
-        verdicts[i] = is_fragment(frame) ? Verdict::Failed : Verdict::Sent;
+        const bool fragment = is_fragment(frame);
+        verdicts[i] = fragment ? Verdict::Failed : Verdict::Sent;
+        if (fragment)
+            fragments_refused_.fetch_add(1, std::memory_order_relaxed);
         if (verdicts[i] == Verdict::Sent)
             inbox_.push_back(std::move(frame));
     }
@@ -346,6 +351,11 @@ void SlirpPort::await_time(uint32_t timeout_ms) {
     when.it_value = {static_cast<time_t>(alarm_at_ / 1'000'000'000),
                      static_cast<long>(alarm_at_ % 1'000'000'000)};
     timerfd_settime(alarm_.get(), TFD_TIMER_ABSTIME, &when, nullptr); // forgets one that has rung
+}
+
+void SlirpPort::visit_counters(const Visitor &visit) const {
+    visit("answers_lost", answers_lost_.load(std::memory_order_relaxed));
+    visit("fragments_refused", fragments_refused_.load(std::memory_order_relaxed));
 }
 
 } // namespace svio

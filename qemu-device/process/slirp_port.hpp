@@ -34,6 +34,7 @@ class SlirpPort final : public Port {
     bool fill() override;
     std::span<const uint8_t> front() override { return answers_.front(); }
     void pop() override { answers_.pop_front(); }
+    void visit_counters(const Visitor &visit) const override;
     int receive_fd() const override { return events_.get(); }
     int send_fd() const override { return room_.get(); }
     size_t max_frame() const override;
@@ -68,6 +69,8 @@ class SlirpPort final : public Port {
     std::vector<std::vector<uint8_t>> inbox_;
     std::atomic<bool> kicked_{false};
     std::atomic<bool> blocked_{false};
+    std::atomic<uint64_t> answers_lost_{0};
+    std::atomic<uint64_t> fragments_refused_{0};
 
     // Of the core that polls.
     std::deque<std::vector<uint8_t>> answers_;

@@ -58,7 +58,7 @@ UdpPort::~UdpPort() {
     if (foreign_ != 0)
         log_event(LOG_WARNING, "foreign-datagrams",
                   std::to_string(foreign_) + " datagrams of others came to the wire, and were dropped",
-                  {{"count", foreign_}});
+                  {{"count", foreign_.load()}});
 }
 
 // Not connected: a connected socket would report that the other board was not there yet (ECONNREFUSED), and

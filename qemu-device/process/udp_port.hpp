@@ -17,6 +17,7 @@ class UdpPort final : public NativePort {
     ~UdpPort() override;
     int receive_fd() const override { return socket_.get(); }
     int send_fd() const override { return socket_.get(); }
+    void visit_counters(const Visitor &visit) const override { visit("foreign", foreign_); }
 
   protected:
     void read_batch() override;
@@ -27,7 +28,7 @@ class UdpPort final : public NativePort {
 
     Descriptor socket_;
     sockaddr_in remote_{};
-    uint64_t foreign_ = 0; // datagrams of others, of the core that reads
+    std::atomic<uint64_t> foreign_{0}; // datagrams of others
 };
 
 } // namespace svio

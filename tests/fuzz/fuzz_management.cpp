@@ -115,9 +115,9 @@ void ManagementMachine::json_garbage(Input &in) {
 }
 
 void ManagementMachine::json_request(Input &in) {
-    static constexpr const char *operations[] = {"info",      "vif-list",    "vif-show", "vif-create",
-                                                 "vif-set",   "vif-destroy", "vif-bind", "vif-unbind",
-                                                 "vif-stats", "core-list",   "core-map"};
+    static constexpr const char *operations[] = {"info",      "vif-list",    "vif-show",  "vif-create",
+                                                 "vif-set",   "vif-destroy", "vif-bind",  "vif-unbind",
+                                                 "vif-stats", "port-stats",  "core-list", "core-map"};
     static constexpr const char *keys[] = {"mac",
                                            "vlan",
                                            "priority",

@@ -237,6 +237,8 @@ class TestUserNetwork(ProcessTest):
         for flags in (0x2000, 0x0001, 0x3fff):
             machine.driver.transmit(udp(mac, self.OWN, (self.HOST, 9), bytes(64), flags=flags))
         wait_for(lambda: self.board.counters(machine.slot)["drop_tx_port_error"] == 3, "the counted drops")
+        self.assertEqual(self.board.ctl("port", "stats")["counters"],
+                         {"unclaimed": 0, "answers_lost": 0, "fragments_refused": 3})
         self.check_datagrams(machine, mac)
 
     def test_forward(self):
@@ -278,6 +280,7 @@ class TestUdp(ProcessTest):
             for _ in range(100):
                 sock.sendto(data, (host, int(port)))
         wait_for(lambda: "of another sender" in self.board.said(), "the note of foreign datagrams")
+        wait_for(lambda: self.board.ctl("port", "stats")["counters"]["foreign"] == 100, "all to be counted")
         self.check_way(*machines)
         self.assertEqual(self.board.counters(machines[1].slot)["rx_frames"], 8)
         machines[1].close()

@@ -547,6 +547,9 @@ TEST(Management, AReclaimedSlotIsClean) {
 TEST(Management, CoresAreListedAndMapped) {
     ManagedBoard board({.cores = 3});
     board.enable_all(4);
+    Json port = board.ask(R"({"op":"port-stats"})");
+    EXPECT_EQ(port.at("counters"), Json::parse(R"({"unclaimed":0})"));
+    EXPECT_EQ(board.status(R"({"op":"port-stats","slot":0})"), "INVALID");
     Json cores = board.ask(R"({"op":"core-list"})").at("cores");
     ASSERT_EQ(cores.size(), 3u);
     size_t queues = 0;

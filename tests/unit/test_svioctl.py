@@ -193,6 +193,11 @@ class SvioctlTest(unittest.TestCase):
         self.assertIn("queue 1 receive full", everything)
         self.assertEqual(self.json("vif", "stats", "1")["counters"]["tx_frames"], 123)
 
+    def test_port(self):
+        self.assertRegex(self.run_it("port", "stats"), r"^unclaimed +0\n$")
+        self.assertEqual(self.json("port", "stats")["counters"], {"unclaimed": 0})
+        self.run_it("port", status=2)
+
     def test_watch(self):
         self.host.tell("enable", 1)
         lines = self.run_it("--json", "vif", "watch", "--count", "3", "--interval", "0.01").splitlines()
