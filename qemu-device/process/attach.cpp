@@ -183,7 +183,8 @@ Attachments::Attachments(const Config &config, std::unique_ptr<Port> port) {
     management.socket = config.mgmt;
     core_ = std::make_unique<ManagementCore>(*board_, management);
     board_->start();
-    core_->start();
+    if (config.board.threads) // else the caller does their work
+        core_->start();
 }
 
 Attachments::~Attachments() {
@@ -322,7 +323,8 @@ uint32_t Attached::place_vif(uint32_t slot, const svio_attach_vif &wanted) {
     config.kind = SVIO_KIND_NET;
     config.mask = SVIO_CFG_QUEUES;
     config.queue_pairs = wanted.queue_pairs;
-    config.queue_size = wanted.queue_size;
+    config.queue_size =
+        wanted.queue_size != 0 ? wanted.queue_size : all_.board().vif(slot).config().queue_size_hint;
     if (Mac none{}; memcmp(wanted.mac, none.data(), none.size()) != 0) {
         config.mask |= SVIO_CFG_MAC;
         memcpy(config.mac, wanted.mac, sizeof(config.mac));

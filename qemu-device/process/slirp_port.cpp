@@ -308,7 +308,7 @@ void SlirpPort::await() {
     if (awaited_.size() > sockets_.size()) {
         gone_.clear();
         for (const auto &[fd, events] : awaited_) {
-            if (std::none_of(sockets_.begin(), sockets_.end(), [=](auto &s) { return s.fd == fd; }))
+            if (std::none_of(sockets_.begin(), sockets_.end(), [fd = fd](auto &s) { return s.fd == fd; }))
                 gone_.push_back(fd);
         }
         for (int fd : gone_)

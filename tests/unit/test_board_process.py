@@ -497,6 +497,13 @@ class TestGarbage(ProcessTest):
         connection.order("BAD_ACCESS")
         self.assertEqual(self.board.counters(1)["bad_register"], 1)
 
+    def test_queue_size_of_the_boards_choice(self):
+        self.start()
+        machine = self.machine(0, size=0)
+        self.assertEqual(machine.read(abi.SVIO_REG_QUEUE_SIZE_HINT), 256)
+        other = self.connect().hello()
+        self.assertEqual(other.attach(mac=MACS[1], size=100), abi.SVIO_ST_INVALID)
+
     def test_answers_not_read(self):
         self.start()
         connection = self.connect().hello()
