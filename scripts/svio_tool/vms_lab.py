@@ -98,17 +98,12 @@ class Wires:
         net = f"id={way.name}-{number}"
         near, far = (self._path(way, number, end) for end in ("vm", "hub"))
         if way.straight:
-            # Numbers 1 and SELF face each other as do 1 and 2: VM 1 has a NIC for each.
-            far = self._path(way, self._facing(number), "vm")
+            far = self._path(way, number + 1 if number % 2 else number - 1, "vm")
         if way.name == "mcast":
             return f"socket,{net},mcast={self.group},localaddr=127.0.0.1"
         if way.name == "stream-hub":
             return f"stream,{net},server=off,addr.type=unix,addr.path={far}"
         return f"dgram,{net},local.type=unix,local.path={near},remote.type=unix,remote.path={far}"
-
-    @staticmethod
-    def _facing(number):
-        return number + 1 if number % 2 else number - 1
 
     def start_hub(self):
         words = [QEMU, "-name", "svio-hub", "-nodefaults", "-no-user-config", "-display", "none",
@@ -201,8 +196,8 @@ class Lab:
     def numbers_of(self, way, number):
         """Of the NICs that this VM has for the way."""
         if way.straight:
-            paired = number + 1 <= self.settings.vms if number % 2 else True
-            return [number] if paired else []
+            alone = number % 2 and number == self.settings.vms
+            return [] if alone else [number]
         return [number, SELF] if number == 1 else [number]
 
     def _more(self, number, board):
