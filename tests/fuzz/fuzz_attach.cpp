@@ -110,7 +110,7 @@ class Peer {
         write(SVIO_REG_DRIVER_FEATURES_LO, 0);
         write(SVIO_REG_DRIVER_FEATURES_HI, 0);
         write(SVIO_REG_CONTROL, SVIO_CONTROL_FEATURES_OK);
-        for (unsigned direction : {SVIO_SEND, SVIO_RECEIVE})
+        for (unsigned direction : {0u + SVIO_SEND, 0u + SVIO_RECEIVE})
             enable(direction);
         post(SVIO_RECEIVE, static_cast<uint32_t>(buffer_size));
         write(SVIO_REG_CONTROL, SVIO_CONTROL_RUN);
