@@ -38,9 +38,11 @@ Json request_for(const char *operation, const Target &target) {
     return request;
 }
 
-Json core_json(uint32_t core) {
-    return core == core_auto ? Json("auto") : Json(core);
+/// A number; the largest one is a word.
+Json json_or(const char *word, uint32_t value) {
+    return value == UINT32_MAX ? Json(word) : Json(value);
 }
+static_assert(core_auto == UINT32_MAX && neighbours_none == UINT32_MAX);
 
 Json settings_json(const Settings &settings) {
     Json json = Json::object();
@@ -64,10 +66,9 @@ Json settings_json(const Settings &settings) {
     put("weight", settings.weight);
     put("name", settings.name);
     if (settings.neighbours)
-        json["neighbours"] =
-            *settings.neighbours == neighbours_none ? Json("none") : Json(*settings.neighbours);
+        json["neighbours"] = json_or("none", *settings.neighbours);
     if (settings.core)
-        json["core"] = core_json(*settings.core);
+        json["core"] = json_or("auto", *settings.core);
     if (const auto &limit = settings.qos_limit)
         json["qos_limit"] = {
             {"min_mbps", limit->min_mbps}, {"max_mbps", limit->max_mbps}, {"weight", limit->weight}};
@@ -283,7 +284,7 @@ std::vector<Core> Client::cores() {
 
 Vif Client::map_core(const Target &target, uint32_t core) {
     Json request = request_for("core-map", target);
-    request["core"] = core_json(core);
+    request["core"] = json_or("auto", core);
     return ask_for_vif(*this, request);
 }
 

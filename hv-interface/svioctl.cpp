@@ -67,13 +67,13 @@ Target target_from(const std::string &text) {
     return Target::of_name(text.starts_with("name:") ? text.substr(5) : text);
 }
 
-uint32_t core_from(const std::string &text) {
-    return text == "auto" ? core_auto : static_cast<uint32_t>(number(text, "core", core_auto - 1));
+/// A number, or a word for the largest one.
+uint32_t number_or(const char *word, const std::string &text, const char *what) {
+    return text == word ? UINT32_MAX : static_cast<uint32_t>(number(text, what, UINT32_MAX - 1));
 }
 
-uint32_t neighbours_from(const std::string &text) {
-    return text == "none" ? neighbours_none
-                          : static_cast<uint32_t>(number(text, "neighbours", neighbours_none - 1));
+uint32_t core_from(const std::string &text) {
+    return number_or("auto", text, "core");
 }
 
 std::vector<std::string> split(const std::string &text) {
@@ -99,7 +99,7 @@ Settings settings_from(const Options &options) {
         } else if (name == "core") {
             settings.core = core_from(value);
         } else if (name == "neighbours") {
-            settings.neighbours = neighbours_from(value);
+            settings.neighbours = number_or("none", value, "neighbours");
         } else if (name == "vlan") {
             std::vector<std::string> parts = split(value);
             if (parts.size() > 2)

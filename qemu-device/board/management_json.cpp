@@ -77,20 +77,22 @@ void read_mac(const Json &value, uint8_t *mac) {
         invalid("a MAC looks like 52:54:00:12:34:56");
 }
 
-uint32_t core_of(const Json &value) {
-    if (value == "auto")
-        return SVIO_CORE_AUTO;
-    if (!value.is_number_unsigned() || value.get<uint64_t>() >= SVIO_CORE_AUTO)
-        invalid("core is a number or \"auto\"");
+/// A number, or a word for the largest one.
+uint32_t number_or(const char *word, const Json &value, const std::string &wrong) {
+    if (value == word)
+        return UINT32_MAX;
+    if (!value.is_number_unsigned() || value.get<uint64_t>() >= UINT32_MAX)
+        invalid(wrong);
     return static_cast<uint32_t>(value.get<uint64_t>());
+}
+static_assert(SVIO_CORE_AUTO == UINT32_MAX && SVIO_NEIGHBOURS_NONE == UINT32_MAX);
+
+uint32_t core_of(const Json &value) {
+    return number_or("auto", value, "core is a number or \"auto\"");
 }
 
 uint32_t neighbours_of(const Json &value) {
-    if (value == "none")
-        return SVIO_NEIGHBOURS_NONE;
-    if (!value.is_number_unsigned() || value.get<uint64_t>() >= SVIO_NEIGHBOURS_NONE)
-        invalid("neighbours is the number of a group, or \"none\"");
-    return static_cast<uint32_t>(value.get<uint64_t>());
+    return number_or("none", value, "neighbours is the number of a group, or \"none\"");
 }
 
 uint8_t link_of(const Json &value) {
@@ -203,12 +205,8 @@ std::string mac_text(const uint8_t *mac) {
     return text;
 }
 
-Json core_json(uint32_t core) {
-    return core == SVIO_CORE_AUTO ? Json("auto") : Json(core);
-}
-
-Json neighbours_json(uint32_t neighbours) {
-    return neighbours == SVIO_NEIGHBOURS_NONE ? Json("none") : Json(neighbours);
+Json json_or(const char *word, uint32_t value) {
+    return value == UINT32_MAX ? Json(word) : Json(value);
 }
 
 Json machine_json(const Vif *function) {
@@ -247,8 +245,8 @@ Json vif_json(const Management &management, const VifRecord &record) {
     json["qos_limit"] = {{"min_mbps", record.limit.min_mbps},
                          {"max_mbps", record.limit.max_mbps},
                          {"weight", record.limit.weight}};
-    json["core"] = core_json(s.core);
-    json["neighbours"] = neighbours_json(s.neighbours);
+    json["core"] = json_or("auto", s.core);
+    json["neighbours"] = json_or("none", s.neighbours);
     json["serving_cores"] = Json::array();
     for (unsigned pair = 0; function && pair < function->pairs(); pair++)
         json["serving_cores"].push_back(function->pair(pair).core);

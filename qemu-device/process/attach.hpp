@@ -110,6 +110,7 @@ class Attached {
     /// Carries out a packet, and makes its answer. Throws ProtocolError.
     std::vector<uint8_t> handle(std::span<const uint8_t> packet, std::vector<Descriptor> descriptors);
     std::optional<uint32_t> slot() const { return slot_; }
+    int pid() const { return pid_; }
     /// There is a slot.
     Vif &vif() { return all_.board().vif(*slot_); }
     /// That go along with the last answer.

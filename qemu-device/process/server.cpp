@@ -66,6 +66,12 @@ int peer_pid(int fd) {
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ? 0 : peer.pid;
 }
 
+/// As it has named itself; it has a slot.
+std::string machine_name(Attached &attached) {
+    const auto &machine = attached.vif().machine();
+    return machine ? machine->name : "";
+}
+
 std::string peer_name(int pid) {
     return pid == 0 ? "a peer" : "process " + std::to_string(pid);
 }
@@ -154,7 +160,7 @@ bool AttachServer::serve(Connection &connection) {
         return true;
     } catch (const std::exception &error) {
         log_event(LOG_WARNING, "cut-off", connection.name + " is cut off: " + error.what(),
-                  {{"pid", connection.pid}, {"reason", error.what()}});
+                  {{"pid", connection.attached.pid()}, {"reason", error.what()}});
         return false;
     }
 }
@@ -166,32 +172,39 @@ void AttachServer::answer(Connection &connection, std::span<const uint8_t> packe
     std::vector<uint8_t> reply = attached.handle(packet, std::move(descriptors));
     if (!attached.refusal().empty())
         log_event(LOG_WARNING, "refused", connection.name + " is refused: " + attached.refusal(),
-                  {{"pid", connection.pid}, {"reason", attached.refusal()}});
+                  {{"pid", connection.attached.pid()}, {"reason", attached.refusal()}});
     if (!had && attached.slot()) {
-        if (const auto &machine = attached.vif().machine(); machine && !machine->name.empty()) {
-            connection.machine = machine->name;
-            connection.name += " (" + machine->name + ")";
-        }
+        std::string machine = machine_name(attached);
+        if (!machine.empty())
+            connection.name += " (" + machine + ")";
         log_event(LOG_INFO, "attached", connection.name + " has slot " + std::to_string(*attached.slot()),
-                  {{"pid", connection.pid},
-                   {"vm", connection.machine},
+                  {{"pid", connection.attached.pid()},
+                   {"vm", machine},
                    {"slot", *attached.slot()},
                    {"vif", attached.vif().settings().id}});
-        service_.machines(++attached_);
+        tell_machines();
     }
     if (!send_answer(connection.socket.get(), reply, attached.answer_descriptors()))
         throw ProtocolError("it does not read its answers (" + errno_text() + ")");
 }
 
 void AttachServer::end(Connection &connection) {
-    if (auto slot = connection.attached.slot()) {
-        log_event(LOG_INFO, "left", connection.name + " leaves slot " + std::to_string(*slot),
-                  {{"pid", connection.pid}, {"vm", connection.machine}, {"slot", *slot}});
-        service_.machines(--attached_);
-    }
+    const std::optional<uint32_t> slot = connection.attached.slot();
+    if (slot)
+        log_event(
+            LOG_INFO, "left", connection.name + " leaves slot " + std::to_string(*slot),
+            {{"pid", connection.attached.pid()}, {"vm", machine_name(connection.attached)}, {"slot", *slot}});
     auto at = std::find_if(connections_.begin(), connections_.end(),
                            [&](const auto &one) { return one.get() == &connection; });
     connections_.erase(at);
+    if (slot)
+        tell_machines();
+}
+
+void AttachServer::tell_machines() {
+    service_.machines(
+        static_cast<size_t>(std::count_if(connections_.begin(), connections_.end(),
+                                          [](const auto &one) { return one->attached.slot().has_value(); })));
 }
 
 } // namespace svio

@@ -28,16 +28,14 @@ class AttachServer {
   private:
     struct Connection;
     struct Connection {
-        Connection(AttachServer &s, Attachments &all, int fd, int peer)
-            : server(s), socket(fd), pid(peer), attached(all, peer) {}
+        Connection(AttachServer &s, Attachments &all, int fd, int pid)
+            : server(s), socket(fd), attached(all, pid) {}
         ~Connection();
 
         AttachServer &server;
         Descriptor socket;
-        const int pid;
         Attached attached;
-        std::string name;    ///< for the log
-        std::string machine; ///< as it has named itself
+        std::string name; ///< for the log
         guint source = 0;
     };
 
@@ -46,10 +44,10 @@ class AttachServer {
     bool serve(Connection &connection);
     void answer(Connection &connection, std::span<const uint8_t> packet, std::vector<Descriptor> descriptors);
     void end(Connection &connection);
+    void tell_machines();
 
     Attachments &all_;
     Service &service_;
-    size_t attached_ = 0;
     const size_t connections_max_;
     const ListeningSocket listener_;
     guint source_ = 0;

@@ -225,12 +225,13 @@ void SlirpPort::send(std::span<const iovec> frames, std::span<Verdict> verdicts)
         }
         const auto *data = static_cast<const uint8_t *>(frames[i].iov_base);
         std::vector<uint8_t> frame(data, data + frames[i].iov_len);
-        const bool fragment = is_fragment(frame);
-        verdicts[i] = fragment ? Verdict::Failed : Verdict::Sent;
-        if (fragment)
+        if (is_fragment(frame)) {
+            verdicts[i] = Verdict::Failed;
             fragments_refused_.fetch_add(1, std::memory_order_relaxed);
-        if (verdicts[i] == Verdict::Sent)
+        } else {
+            verdicts[i] = Verdict::Sent;
             inbox_.push_back(std::move(frame));
+        }
     }
     if (!inbox_.empty() && !kicked_.exchange(true)) {
         uint64_t one = 1;

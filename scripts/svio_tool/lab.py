@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import latency
-from svio_tool.latency import CELLS_SH, DISCARD_PORT, HEADERS, SOCKPERF_PORT, Row, WirePeer, \
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, \
     board_difference, cpu_difference, flat, interrupts, parse_ping_pong, parse_throughput, tx_rate
 from svio_tool.paths import INSTRUCTIONS, QEMU
 from svio_tool.ui import SvioError
@@ -328,7 +328,7 @@ class Lab(latency.Bench):
         if not messages:
             raise SvioError(f"{row.key}: nothing arrived in the measurement \"{what}\"", text[-1500:])
         if "per_s" in cell:
-            cell["mbit_per_s"] = mbit_per_s(cell)
+            cell["mbit_per_s"] = latency.mbit_per_s(cell["per_s"], size)
         cpu = cpu_difference(before["threads"], after["threads"])
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
         numbers = self.device_irqs[row.key]
@@ -361,11 +361,6 @@ class Lab(latency.Bench):
         if done.rc:
             self.not_run[row.key] = f"it stalled for good ({self.stalled[row.key][-1]})"
         return None
-
-
-def mbit_per_s(cell):
-    """Of its frames, headers included."""
-    return cell["per_s"] * (cell["size"] + HEADERS) * 8 / 1e6
 
 
 KINDS = {"64": "rtt", "1400": "rtt", "loaded": "loaded", "tx": "tx", "rx": "rx", "both": "both"}

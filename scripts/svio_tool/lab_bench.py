@@ -11,7 +11,8 @@ from pathlib import Path
 
 from svio_tool import anatomy, kernels, kvm, lab_stats, paths, setup, ui, xen_bench, xen_image
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
-from svio_tool.lab import APPROACHES, NAMES, Lab, mbit_per_s
+from svio_tool.lab import APPROACHES, NAMES, Lab
+from svio_tool.latency import mbit_per_s
 from svio_tool.ui import SvioError
 
 ROUNDS, QUICK_ROUNDS = 7, 2
@@ -164,7 +165,7 @@ def xen_cell(cell):
              "domains": {"cpu_s": cell["cpu_s"], "interrupts": cell["interrupts"]}}
     del found["host_cpu_s"]
     if "per_s" in cell:
-        found["mbit_per_s"] = mbit_per_s(cell)
+        found["mbit_per_s"] = mbit_per_s(cell["per_s"], cell["size"])
     return found
 
 

@@ -388,6 +388,11 @@ class Bench:
         return cell
 
 
+def mbit_per_s(per_s, size):
+    """Of the frames of so many datagrams of this size, headers included."""
+    return per_s * (size + HEADERS) * 8 / 1e6
+
+
 def tx_rate(sink, sent, seconds):
     """Datagrams per second as the peer saw them, from the first to the last arrival.
 

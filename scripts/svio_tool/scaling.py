@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import latency, scaling_stats, ui
-from svio_tool.latency import CELLS_SH, DISCARD_PORT, HEADERS, SOCKPERF_PORT, WARM_SH, WirePeer, \
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, WARM_SH, WirePeer, \
     cpu_difference
 from svio_tool.management import ManagementSocket
 from svio_tool.ui import SvioError
@@ -251,7 +251,7 @@ class Lab:
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
         rate = (after["sink"] - before["sink"]) / seconds
         return {"vifs": count, "seconds": seconds, "per_s": rate,
-                "mbit_per_s": rate * (self.settings.size + HEADERS) * 8 / 1e6,
+                "mbit_per_s": latency.mbit_per_s(rate, self.settings.size),
                 "board_per_s": sum(found["frames"].values()) / board_seconds,
                 "board_mbit_per_s": sum(found["bytes"].values()) * 8e-6 / board_seconds,
                 "frames": found["frames"], "bytes": found["bytes"], "cpu_s": cpu,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import fleet, latency, ui
-from svio_tool.latency import CELLS_SH, HEADERS, SOCKPERF_PORT
+from svio_tool.latency import CELLS_SH, SOCKPERF_PORT
 from svio_tool.ui import SvioError
 from svio_tool.vm import QEMU, cpu_seconds_of, end_with_us
 
@@ -328,7 +328,7 @@ def rates_of(texts, received):
     total = sum(one["per_s"] for one in each)
     if not total:
         raise SvioError("Nothing was received", "\n".join(texts)[-2000:])
-    return {"per_s": total, "mbit_per_s": total * (TX_SIZE + HEADERS) * 8 / 1e6,
+    return {"per_s": total, "mbit_per_s": latency.mbit_per_s(total, TX_SIZE),
             "sent": sum(one["sent"] for one in each), "received": sum(received), "pairs": each}
 
 

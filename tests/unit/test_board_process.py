@@ -10,77 +10,23 @@ import stat
 import struct
 import subprocess
 import sys
-import tempfile
 import unittest
 from pathlib import Path
 
 import attach_client
-from attach_client import OK, PAGE, PATIENCE, RAM, Connection, CutOff, Machine, Memory, abi, request
+from attach_client import OK, PAGE, PATIENCE, RAM, CutOff, Memory, abi, request
+from board_case import MACS, ProcessTest, mac_bytes, sanitized
 from machine import wait_for
 from svio_tool import paths, ui
-from svio_tool.board_process import PROGRAM, SVIOCTL, BoardProcess
-from svio_tool.testing import sanitizer_environment
-from wires import PEER, DgramWire, arp_request, checksum, dhcp_discover, frame
+from svio_tool.board_process import PROGRAM, SVIOCTL
+from wires import PEER, DgramWire, arp_request, frame
 
-GATEWAY = bytes.fromhex("52550a000202")  # libslirp's
-MACS = [f"02:00:00:00:00:0{n}" for n in range(1, 9)]
 KILLS = 50
 
 
 def head(name, length, status=0):
     """Of a packet, by the request's name or number."""
     return attach_client.header(request(name) if isinstance(name, str) else name, length, status=status)
-
-
-def mac_bytes(mac):
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-class ProcessTest(unittest.TestCase):
-    build = paths.BUILD
-
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="svio-unit-")
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-
-    def start(self, *arguments):
-        self.board = BoardProcess(self.folder, *arguments, build=self.build, env=sanitizer_environment())
-        self.addCleanup(self._end, self.board)
-        return self.board
-
-    def _end(self, board):
-        if board.process.poll() is None:
-            self.assertEqual(board.end(), 0, board.said())
-        said = board.said()
-        for word in ("Sanitizer", "runtime error", "assert"):
-            self.assertNotIn(word, said)
-
-    def connect(self):
-        connection = Connection(self.board.socket)
-        self.addCleanup(connection.close)
-        return connection
-
-    def machine(self, number=0, **wanted):
-        wanted.setdefault("mac", MACS[number])
-        machine = Machine(self.board.socket, self.board.alive, **wanted)
-        self.addCleanup(machine.close)
-        return machine
-
-    def running(self, number=0, **wanted):
-        machine = self.machine(number, **wanted)
-        machine.driver.bring_up()
-        return machine
-
-    def check_way(self, source, target, sizes=(60, 64, 1514, 9018)):
-        """Frames from one machine to another arrive as they were sent."""
-        macs = [bytes(machine.driver.read(abi.SVIO_REG_MAC_LO).to_bytes(4, "little")
-                      + machine.driver.read(abi.SVIO_REG_MAC_LO + 4).to_bytes(4, "little")[:2])
-                for machine in (source, target)]
-        for seed, size in enumerate(sizes):
-            data = frame(size, seed, to=macs[1], source=macs[0])
-            source.driver.transmit(data)
-            self.assertEqual(target.driver.expect(), data)
 
 
 class TestMessages(ProcessTest):
@@ -160,132 +106,6 @@ class TestMessages(ProcessTest):
         self.assertEqual(two.driver.snapshot(), before)
         self.assertEqual(two.count("DMA", 1), OK)
         self.check_way(one, two)
-
-
-def udp(mac, own, to, payload, flags=0):
-    """A datagram of a machine to (address, port) on the user network."""
-    host, port = to
-    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 1, flags, 64, 17, 0, bytes(own),
-                     bytes(host))
-    ip = ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:]
-    return GATEWAY + mac + b"\x08\0" + ip + struct.pack(">HHHH", 4000, port, 8 + len(payload), 0) + payload
-
-
-class TestUserNetwork(ProcessTest):
-    """--port slirp."""
-    OWN, HOST = (10, 0, 2, 15), (10, 0, 2, 2)
-
-    def user(self, *arguments, options="", number=0):
-        self.start("--port", "slirp" + options, *arguments)
-        return self.running(number)
-
-    def expect(self, machine, wanted):
-        """The first frame for which wanted() is true; libslirp has some of its own."""
-        while True:
-            data = machine.driver.expect()
-            if wanted(data):
-                return data
-
-    def meet(self, machine, number=0):
-        """ARP both ways, so that frames find the machine."""
-        mac = mac_bytes(MACS[number])
-        machine.driver.transmit(arp_request(mac, self.OWN, self.HOST))
-        answer = self.expect(machine, lambda data: data[12:14] == b"\x08\x06")
-        self.assertEqual((answer[:6], answer[6:12]), (mac, GATEWAY))
-        self.assertEqual(answer[20:42], b"\0\x02" + GATEWAY + bytes(self.HOST) + mac + bytes(self.OWN))
-        return mac
-
-    def host_socket(self):
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.addCleanup(sock.close)
-        sock.bind(("127.0.0.1", 0))
-        sock.settimeout(PATIENCE)
-        return sock
-
-    def check_datagrams(self, machine, mac):
-        """To a socket of the host and back; the board may sleep before each of them."""
-        sock = self.host_socket()
-        for size in (1, 100, 1472):
-            payload = bytes((size + n) % 251 for n in range(size))
-            machine.driver.transmit(udp(mac, self.OWN, (self.HOST, sock.getsockname()[1]), payload))
-            got, source = sock.recvfrom(2000)
-            self.assertEqual(got, payload)
-            sock.sendto(payload[::-1], source)
-            answer = self.expect(machine, lambda data: data[12:14] == b"\x08\0" and data[23] == 17)
-            self.assertEqual(answer[42:42 + size], payload[::-1])
-            self.assertEqual((answer[26:30], answer[30:34]), (bytes(self.HOST), bytes(self.OWN)))
-
-    def test_datagrams(self):
-        for cores, poll in (("1", "500"), ("1", "0"), ("2", "0")):
-            with self.subTest(cores=cores, poll=poll):
-                machine = self.user("--cores", cores, "--poll-us", poll)
-                self.check_datagrams(machine, self.meet(machine))
-                machine.close()
-                self._end(self.board)
-
-    def test_addresses(self):
-        """DHCP gives the first one, as QEMU's user network does."""
-        machine = self.user()
-        machine.driver.transmit(dhcp_discover(mac_bytes(MACS[0]), b"svio"))
-        offer = self.expect(machine, lambda data: data[34:38] == b"\0\x43\0\x44")
-        self.assertEqual(offer[58:62], bytes(self.OWN))
-
-    def test_fragments_are_refused(self):
-        """libslirp 4.7 can be crashed by them; all that is whole goes on."""
-        machine = self.user()
-        mac = self.meet(machine)
-        for flags in (0x2000, 0x0001, 0x3fff):
-            machine.driver.transmit(udp(mac, self.OWN, (self.HOST, 9), bytes(64), flags=flags))
-        wait_for(lambda: self.board.counters(machine.slot)["drop_tx_port_error"] == 3, "the counted drops")
-        self.assertEqual(self.board.ctl("port", "stats")["counters"],
-                         {"unclaimed": 0, "answers_lost": 0, "fragments_refused": 3})
-        self.check_datagrams(machine, mac)
-
-    def test_forward(self):
-        """From the host to a machine, through a sleeping board."""
-        probe = self.host_socket()
-        port = probe.getsockname()[1]
-        probe.close()
-        machine = self.user("--poll-us", "0", options=f":restrict=on,hostfwd=udp:127.0.0.1:{port}-:4000")
-        self.meet(machine)
-        sock = self.host_socket()
-        sock.sendto(b"to the machine", ("127.0.0.1", port))
-        data = self.expect(machine, lambda data: data[12:14] == b"\x08\0" and data[23] == 17)
-        self.assertEqual((data[36:38], data[42:56]), (struct.pack(">H", 4000), b"to the machine"))
-
-
-class TestUdp(ProcessTest):
-    """--port udp: two boards, as if on two hosts."""
-
-    def free_port(self):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1", 0))
-            return sock.getsockname()[1]
-
-    def test_two_boards(self):
-        ends = [f"127.0.0.1:{self.free_port()}" for _ in range(2)]
-        machines, top = [], self.folder
-        for number in range(2):
-            self.folder = os.path.join(top, str(number))
-            os.mkdir(self.folder)
-            self.start("--poll-us", str(500 * number), "--port",
-                       f"udp:{ends[number]},{ends[1 - number]}")
-            machines.append(self.running(number))
-        self.check_way(*machines)
-        self.check_way(*reversed(machines))
-        # What others send to the wire does not come to the machine.
-        data = frame(100, 9, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0]))
-        host, port = ends[1].split(":")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            for _ in range(100):
-                sock.sendto(data, (host, int(port)))
-        wait_for(lambda: "of another sender" in self.board.said(), "the note of foreign datagrams")
-        wait_for(lambda: self.board.ctl("port", "stats")["counters"]["foreign"] == 100, "all to be counted")
-        self.check_way(*machines)
-        self.assertEqual(self.board.counters(machines[1].slot)["rx_frames"], 8)
-        machines[1].close()
-        self.assertEqual(self.board.end(), 0)
-        self.assertIn("100 datagrams of others", self.board.said())
 
 
 class TestPages(ProcessTest):
@@ -787,17 +607,7 @@ class TestStart(ProcessTest):
         self.assertEqual(os.listdir(here), ["file"])
 
 
-# All of it once more where a mistake shows.
-
-def sanitized(short):
-    for case in (TestMessages, TestUserNetwork, TestUdp, TestPages, TestMemory, TestGarbage, TestManagement,
-                 TestDeaths):
-        name = f"{case.__name__}{short.capitalize()}"
-        globals()[name] = type(name, (case,), {"build": paths.BUILD / short, "__module__": __name__})
-
-
-for folder in ("asan", "tsan"):
-    sanitized(folder)
+sanitized(globals(), TestMessages, TestPages, TestMemory, TestGarbage, TestManagement, TestDeaths)
 
 
 if __name__ == "__main__":
