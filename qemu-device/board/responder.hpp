@@ -43,6 +43,9 @@ struct Counters {
     std::uint64_t icmp_echo = 0;
     std::uint64_t udp_echo = 0;
     std::uint64_t udp_warmup = 0;
+    std::uint64_t tap_in = 0;      // ignored, and given to the kernel behind a TAP interface
+    std::uint64_t tap_out = 0;     // frames of that kernel's
+    std::uint64_t tap_refused = 0; // that kernel did not take them
     std::uint64_t flood_sent = 0;
     std::uint64_t flood_missed = 0; // of a flood with a rate: the wire was full, or this program late
     Sink sink;

@@ -124,8 +124,8 @@ def _each(lab, what, window, found, gone, report):
 
 
 def _straced(lab, row, found):
-    with Strace(lab.vm.pid) as strace:
-        cell = lab.cell(row, "64")
+    strace = Strace(lab.vm.pid)
+    cell = lab.cell(row, "64", during=strace)
     found["system_calls"] = {name: count / cell["messages"] for name, count in
                              sorted(strace.calls.items(), key=lambda pair: -pair[1])
                              if count / cell["messages"] >= 0.01}
@@ -133,8 +133,8 @@ def _straced(lab, row, found):
 
 def _traced(lab, row, found, wait=time.sleep):
     """A cell under QEMU's trace."""
-    with Tracing(lab) as tracing:
-        cell = lab.cell(row, "64", wait)
+    tracing = Tracing(lab)
+    cell = lab.cell(row, "64", wait, tracing)
     counts = count_accesses(tracing.text, lab.resources[row.key])
     if row.nic.startswith("virtio"):
         counts["writes"] += count_notifies(tracing.text)

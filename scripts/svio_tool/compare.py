@@ -6,7 +6,7 @@ import math
 import statistics
 import sys
 
-from svio_tool import ui
+from svio_tool import lab_stats, ui
 from svio_tool.bench import TRIP_PAIRS
 from svio_tool.demo import figures, table
 from svio_tool.latency import BASELINE
@@ -31,6 +31,8 @@ The figures are geometric means over the rounds, and the interval is Welch's for
 (95 %, Student's t of the logarithms): honest for few rounds, where it is wide. Of one round there is none,
 and nothing is decided. Many figures are looked at, and of twenty without a difference one would lie outside
 of its interval by chance: so a verdict wants more (Holm's correction over all figures of the table).
+Of two results of bench it also says how many of the headline intervals overlap: each approach's ratios for
+the 64-byte round trip, sending and receiving, as bench and its report print them. It decides nothing.
 
 Exit status
   0   nothing is worse
@@ -228,6 +230,21 @@ def compare(before, after, absolute=False, tolerance=TOLERANCE):
             "only_after": [f"{label(key)} {name}" for key, name in new if (key, name) not in old]}
 
 
+def headline_overlap(before, after):
+    """{"overlap": how many, "apart": [labels]} of two results of bench; None of others."""
+    if not all(result.get("measurement") == "bench" for result in (before, after)):
+        return None
+    groups = [{"guest": [], "xen": []} for _ in range(2)]
+    for group, result in zip(groups, (before, after)):
+        for cell in result["cells"]:
+            group["xen" if cell["approach"].startswith("xen-") else "guest"].append(cell)
+    try:
+        good, apart = lab_stats.overlaps(*map(lab_stats.summary, groups))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SvioError(f"The cells are not those of svio bench ({error}).") from error
+    return {"overlap": len(good), "apart": [" ".join(key) for key in apart]}
+
+
 # --- what is said ----------------------------------------------------------------------------------
 
 def remarks(before, after, found):
@@ -265,6 +282,11 @@ def say(before, after, found):
          row["verdict"]) for row in found["rows"]])
     for line in remarks(before, after, found):
         ui.say(line)
+    headlines = found.get("headlines")
+    if headlines and headlines["overlap"] + len(headlines["apart"]):
+        total = headlines["overlap"] + len(headlines["apart"])
+        ui.say(f"{headlines['overlap']} of {total} headline intervals overlap"
+               + (f"; apart: {', '.join(headlines['apart'])}." if headlines["apart"] else "."))
     count = {word: sum(row["verdict"] == word for row in found["rows"])
              for word in ("better", "same", "worse", "unknown")}
     ui.say("{better} better, {same} the same, {worse} worse".format(**count)
@@ -277,6 +299,7 @@ def main(args):
     try:
         before, after = load(args.before), load(args.after)
         found = compare(before, after, args.absolute, args.tolerance)
+        found["headlines"] = headline_overlap(before, after)
     except SvioError as error:
         print(f"svio: {error.sentence}", file=sys.stderr)
         return 2

@@ -7,11 +7,11 @@ kernel lacks is a reason in `not_run`, and the others are measured.
 import re
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from svio_tool import latency
+from svio_tool import lab_tcp, latency
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, \
     board_difference, cpu_difference, flat, interrupts, parse_ping_pong, parse_throughput, tx_rate
 from svio_tool.paths import INSTRUCTIONS, QEMU
@@ -19,9 +19,15 @@ from svio_tool.ui import SvioError
 from svio_tool.vm import Vm, VmDied, acceleration
 
 BIG, SMALL = 1400, 64
+LEAST = 18                  # bytes of UDP in the shortest frame of Ethernet
 LOAD_RATE = 2000            # datagrams a second that come in during a loaded round trip
-WHATS = ("64", "1400", "loaded", "tx", "rx", "both")
+HEADLINES = ("64", "tx", "rx")      # of which the verdicts are made: in every round
+OTHERS = ("1400", "loaded", "both", "packets")
+TCP = ("tcp-tx", "tcp-rx")
+WHATS = HEADLINES + OTHERS + TCP
+UNARMED = ("rx", "packets", *TCP)   # nothing waits in the guest for its turn
 FLOODS = {"loaded": f"{SMALL} {LOAD_RATE}", "rx": f"{BIG}", "both": f"{BIG}"}
+TRIPS_MAX = 50_000          # round trips a second that sockperf has room for
 STEPS = 16                  # of the histogram, in each doubling of the time
 
 
@@ -145,6 +151,29 @@ for try in 1 2 3 4 5 6; do ping -c 2 -i 0.2 -W 1 -q {peer} >/dev/null && exit 0;
 exit 1
 """
 
+# The kernel's packet generator, which needs neither sockets nor programs: the driver's own limit. Each frame
+# is one of its own (clone_skb 0), as not every driver may be given the same one twice.
+PKTGEN_SH = r"""
+modprobe pktgen || exit 1
+dev=$(find_dev {mac}) && ping -c 1 -W 1 -q {peer} >/dev/null
+peer=$(ip neigh show {peer} dev $dev | sed -n 's/.*lladdr \([^ ]*\).*/\1/p')
+[ -n "$peer" ] || {{ echo "no MAC of the peer is known" >&2; exit 1; }}
+cd /proc/net/pktgen
+set_up() {{ echo "$2" >$1 || {{ echo "pktgen refuses $2" >&2; exit 1; }} }}
+set_up kpktgend_0 rem_device_all
+set_up kpktgend_0 "add_device $dev"
+for words in "count 0" "delay 0" "clone_skb 0" "pkt_size 60" "src_min {ip}" "src_max {ip}" \
+        "dst {peer}" "dst_mac $peer" "udp_src_min {port}" "udp_src_max {port}" "udp_dst_min {port}" \
+        "udp_dst_max {port}"; do
+    set_up $dev "$words"
+done
+echo $dev >/tmp/cells/pktgen
+"""
+PKTGEN_GO_SH = r"""
+cd /proc/net/pktgen; echo start >pgctrl & sleep {seconds}; echo stop >pgctrl; wait
+cat $(cat /tmp/cells/pktgen); echo rem_device_all >kpktgend_0
+"""
+
 # sockperf's full log has a line for each message after its warm-up: number, sent, answered, round trip in us.
 # busybox's awk has no logarithm here.
 HISTOGRAM_SH = rf"""
@@ -162,6 +191,15 @@ def udp_received(text):
     head, values = [line.split() for line in text.splitlines() if line.startswith("Udp:")][:2]
     found = dict(zip(head, values))
     return sum(int(found[name]) for name in ("InDatagrams", "NoPorts", "InErrors"))
+
+
+def parse_pktgen(text):
+    """Of a device in /proc/net/pktgen after its run: (frames that the driver took, seconds)."""
+    taken = re.search(r"pkts-sofar: (\d+)", text)
+    spent = re.search(r"Result: OK: (\d+)\(", text)
+    if not (taken and spent and int(spent[1])):
+        raise SvioError("pktgen in the guest did not send", text.strip()[-2000:])
+    return int(taken[1]), int(spent[1]) / 1e6
 
 
 def switches(pid):
@@ -191,11 +229,11 @@ def stage_difference(before, after):
 class Lab(latency.Bench):
     """The VM with a NIC for each row that works here; `not_run` has the reason for each of the others."""
 
-    def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", whats=WHATS,
-                 counting=False):
+    def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", counting=False):
         super().__init__(kernel=kernel, seconds=seconds, name=name)
-        self.names, self.append, self.whats = names, append, whats
+        self.names, self.append = names, append
         self.counting = counting        # for the anatomy: what is counted slows the machine
+        self.no_tcp = None              # or the reason
         self.not_run, self.stalled, self.resources, self.drivers = {}, {}, {}, {}
 
     def _rows(self, folder):
@@ -209,6 +247,13 @@ class Lab(latency.Bench):
                   memory=1024, append=f"tsc=reliable {self.append}".strip(),
                   # QEMU's traces go there while they are on, in the anatomy's short windows alone.
                   extra=["-D", self.trace_path(), *self._counter()])
+
+    def _peer(self):
+        try:
+            return lab_tcp.TcpPeer(self.rows, self.peer_program)
+        except SvioError as error:
+            self.no_tcp = error.sentence + (f" ({error.detail.splitlines()[-1]})" if error.detail else "")
+            return super()._peer()
 
     def instructions_path(self):
         return self.folder / "instructions"
@@ -255,19 +300,23 @@ class Lab(latency.Bench):
         if what in ("tx", "both"):
             return f"sockperf throughput {common} -p {DISCARD_PORT} -m {BIG}"
         size = BIG if what == "1400" else SMALL
-        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {size} --full-rtt " \
+        # Room for more messages than any NIC carries here: without a limit sockperf takes twenty megabytes,
+        # and each start of it in an emulated guest twice the time.
+        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {size} --full-rtt --mps={TRIPS_MAX} " \
                f"--full-log /tmp/cells/{row.wire}-{what}.csv"
 
-    def plan(self, order, shuffle):
+    def plan(self, order, shuffle, whats):
         """[(row, what)] of a round; the measurements of a NIC follow each other."""
-        return [(row, what) for row in order for what in shuffle.sample(self.whats, len(self.whats))]
+        whats = [what for what in whats if not (self.no_tcp and what in TCP)]
+        return [(row, what) for row in order for what in shuffle.sample(whats, len(whats))]
 
     def arm(self, plan):
         latency.arm(self.vm, "".join(f"{row.wire}-{what} {self.guest_program(row, what)}\n"
-                                     for row, what in plan if what != "rx"))
+                                     for row, what in plan if what not in UNARMED))
 
     @contextmanager
     def _flood(self, row, what):
+        """What the other end of the wire does meanwhile."""
         if what not in FLOODS:
             yield
             return
@@ -282,48 +331,72 @@ class Lab(latency.Bench):
     def _snapshot(self, row):
         return {**super()._snapshot(row), "switches": switches(self.vm.pid)}
 
-    def cell(self, row, what, wait=time.sleep):
-        """What one measurement of one NIC gave, and all that was counted meanwhile."""
-        self.peer.ask("reset")
-        name = f"{row.wire}-{what}"
-        middle = f"go {name}"
-        if what == "rx":        # the same order of parts as go has
-            middle = "cat /proc/interrupts; echo =====; " \
-                     f"sleep {self.seconds}; cat /proc/interrupts; echo ====="
-        words = f". /tmp/cells.sh; cat /proc/net/snmp; echo =====; {middle}; rc=$?; echo =====; " \
-                f"cat /proc/net/snmp; echo =====; {HISTOGRAM_SH.format(log=name + '.csv')}\nexit $rc"
-        before = self._snapshot(row)
+    def _looked_at(self, row, more=""):
+        """(datagrams that the guest's UDP got so far, interrupts of the NIC so far, output of "more")."""
+        texts = self.vm.run("cd /tmp/cells; cat /proc/net/snmp; echo =====; cat /proc/interrupts; "
+                            f"echo =====; {more}\ntrue", timeout=120).out.split("=====\n", 2)
+        return udp_received(texts[0]), interrupts(texts[1], self.device_irqs[row.key]), texts[2]
+
+    def _windows(self, row, what, wait):
+        """One measurement runs: what the program in the guest printed, and seconds with the flood on. A flood
+        can leave a guest no time for anything but its NIC: so nothing is started, and nothing looked at,
+        while one comes in, and "first" and "last" are of before and after it."""
+        process = None
+        if what == "packets":
+            process = self.vm.spawn(PKTGEN_GO_SH.format(seconds=self.seconds))
+        elif what in TCP:
+            process = self.vm.spawn(lab_tcp.program(row, self.seconds, what == "tcp-rx"))
+        elif what != "rx":
+            process = self.vm.spawn(f"cd /tmp/cells; . /tmp/cells.sh; go {row.wire}-{what}")
         begin = time.monotonic()
         with self._flood(row, what):
-            process = self.vm.spawn("cd /tmp/cells; " + words)
             wait(self.seconds)          # a look at the guest would disturb it
             spent = time.monotonic() - begin
+        if not process:
+            return "", spent
         result = process.wait(self.seconds + 30)
-        after = self._snapshot(row)
         if result.rc:
             raise SvioError(f"{row.key}: the measurement \"{what}\" failed in the guest",
                             result.out[-1500:] + result.err)
-        return self._cell(row, what, result.out.split("=====\n"), before, after, spent)
+        return result.out.split("=====\n", 2)[-1], spent
 
-    def _cell(self, row, what, parts, before, after, spent):
-        first, old, new, text, last, histogram = parts
-        wire, size = after["wire"], SMALL if what in ("64", "loaded") else BIG
+    def cell(self, row, what, wait=time.sleep, during=nullcontext()):
+        """What one measurement of one NIC gave, and all that was counted meanwhile: with that context around
+        the measurement itself."""
+        if what == "packets":
+            self.vm.run(FIND_SH + PKTGEN_SH.format(mac=row.mac, ip=row.guest_ip, peer=row.peer_ip,
+                                                   port=DISCARD_PORT))
+        self.peer.ask("reset")
+        first = self._looked_at(row)
+        before = self._snapshot(row)
+        with during, self.peer.server(row) if what in TCP else nullcontext():
+            text, spent = self._windows(row, what, wait)
+        after = self._snapshot(row)
+        last = self._looked_at(row, HISTOGRAM_SH.format(log=f"{row.wire}-{what}.csv"))
+        return self._cell(row, what, text, [first, last], before, after, spent)
+
+    def _cell(self, row, what, text, looks, before, after, spent):
+        received, signals = (looks[1][n] - looks[0][n] for n in (0, 1))
+        wire, size = after["wire"], SIZES.get(what, BIG)
         cell = {"approach": row.key, "kind": KINDS[what], "size": size}
-        received = udp_received(last) - udp_received(first)
-        if what in ("tx", "both"):
-            cell.update(tx_rate(wire["sink"], *parse_throughput(text)))
+        if what in ("tx", "both", "packets"):
+            parse = parse_pktgen if what == "packets" else parse_throughput
+            cell.update(tx_rate(wire["sink"], *parse(text)))
             messages = cell["datagrams"]
             if what == "both":
                 cell["tx_per_s"], cell["rx_per_s"] = cell["per_s"], received / spent
                 cell["per_s"] = cell["tx_per_s"] + cell["rx_per_s"]
                 messages += received
+        elif what in TCP:
+            cell.update(lab_tcp.parse(text))
+            messages = wire["tap_in"] + wire["tap_out"]
         elif what == "rx":
             cell.update(per_s=received / spent, seconds=spent, offered_per_s=wire["flood_sent"] / spent)
             messages = received
         else:
             cell.update(parse_ping_pong(text))
             cell["histogram"] = {int(step): int(count) for step, count in
-                                 (line.split() for line in histogram.splitlines())}
+                                 (line.split() for line in looks[1][2].splitlines())}
             messages = wire["udp_echo"]
         if not messages:
             raise SvioError(f"{row.key}: nothing arrived in the measurement \"{what}\"", text[-1500:])
@@ -331,9 +404,7 @@ class Lab(latency.Bench):
             cell["mbit_per_s"] = latency.mbit_per_s(cell["per_s"], size)
         cpu = cpu_difference(before["threads"], after["threads"])
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
-        numbers = self.device_irqs[row.key]
-        cell.update(messages=messages, cpu_s=cpu,
-                    interrupts=interrupts(new, numbers) - interrupts(old, numbers),
+        cell.update(messages=messages, cpu_s=cpu, interrupts=signals,
                     switches=cpu_difference(before["switches"], after["switches"]))
         if row.on_board:
             cell["board"] = board_difference(before["board"], after["board"])
@@ -363,7 +434,10 @@ class Lab(latency.Bench):
         return None
 
 
-KINDS = {"64": "rtt", "1400": "rtt", "loaded": "loaded", "tx": "tx", "rx": "rx", "both": "both"}
+KINDS = {"64": "rtt", "1400": "rtt", "loaded": "loaded", "tx": "tx", "rx": "rx", "both": "both",
+         "packets": "packets", "tcp-tx": "tcp_tx", "tcp-rx": "tcp_rx"}
+# Bytes of a message; of all others: BIG.
+SIZES = {"64": SMALL, "loaded": SMALL, "packets": LEAST, "tcp-tx": lab_tcp.PAYLOAD, "tcp-rx": lab_tcp.PAYLOAD}
 
 
 def ranges(text):

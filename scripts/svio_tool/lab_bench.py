@@ -11,11 +11,14 @@ from pathlib import Path
 
 from svio_tool import anatomy, kernels, kvm, lab_stats, paths, setup, ui, xen_bench, xen_image
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
-from svio_tool.lab import APPROACHES, NAMES, Lab
+from svio_tool.lab import APPROACHES, HEADLINES, NAMES, OTHERS, WHATS, Lab
 from svio_tool.latency import mbit_per_s
 from svio_tool.ui import SvioError
 
-ROUNDS, QUICK_ROUNDS = 7, 2
+# The headline figures need rounds, to have intervals; a quick run has the other loads once.
+ROUNDS, QUICK_ROUNDS = 7, 4
+XEN_ROUNDS, QUICK_XEN_ROUNDS = 3, 2
+QUICK_XEN_SECONDS = 2
 XEN_NAMES = {"split": "xen-split", xen_bench.DIRECT: "xen-direct", "vif": "xen-vif"}
 TITLES = {**{one.name: one.title for one in APPROACHES}, "xen-split": "Xen netfront/netback",
           "xen-direct": "e1000e given to a Xen guest", "xen-vif": "svio VIF in a Xen guest"}
@@ -68,12 +71,13 @@ def not_run():
     return found
 
 
-def empty_result(names, rounds, seed, seconds):
+def empty_result(names, rounds, seed, seconds, quick=False):
     return {"measurement": "bench", "approaches": {name: {"title": TITLES[name], "family": FAMILIES[name]}
                                                    for name in (*names, *XEN_NAMES.values())},
             "cells": {}, "anatomy": {}, "anatomy_not_counted": {}, "summary": {}, "not_run": {}, "host": {},
             "qemu_lines": {}, "drivers": {}, "rounds": rounds, "seed": seed, "window_s": seconds,
-            "histogram_steps": lab_stats.STEPS, "complete": False, "rtt": "full round trip, microseconds"}
+            "quick": quick, "histogram_steps": lab_stats.STEPS, "complete": False,
+            "rtt": "full round trip, microseconds"}
 
 
 def fill(result, where, cells):
@@ -93,8 +97,10 @@ def measure_guest(result, writer, names, seconds, append=""):
         result["drivers"] = dict(lab.drivers)
         noise, cells, shuffle = Noise(lab), [], random.Random(result["seed"])
         for number in range(1, result["rounds"] + 1):
-            cells += guest_round(lab, number, result["rounds"], shuffle)
+            cells += guest_round(lab, number, result["rounds"], shuffle, loads(number, result["quick"]))
             result["not_run"].update(lab.not_run)
+            if lab.no_tcp:
+                result["not_run"]["TCP (iperf3)"] = lab.no_tcp
             result["stalled"] = lab.stalled
             result["host"]["others_cores"] = noise.others()
             fill(result, "guest", cells)
@@ -133,14 +139,20 @@ def measure_counting(result, writer, names, append=""):
     writer.write(result)
 
 
-def guest_round(lab, number, rounds, shuffle):
-    """Each measurement of each NIC once, the NICs in a shuffled order."""
+def loads(number, quick):
+    """What is measured in this round, counted from 1: all of it; of a quick run the headline figures, and
+    each of the other loads in a round of its own."""
+    return HEADLINES + OTHERS[number - 1:number] if quick else WHATS
+
+
+def guest_round(lab, number, rounds, shuffle, whats=WHATS):
+    """Each of these measurements of each NIC once, the NICs in a shuffled order."""
     title = f"round {number} of {rounds}"
     rows = [row for row in lab.rows if row.key not in lab.not_run]
     if not rows:
         raise SvioError("No approach works any more",
                         "\n".join(f"{key}: {why}" for key, why in lab.not_run.items()))
-    plan = lab.plan(shuffle.sample(rows, len(rows)), shuffle)
+    plan = lab.plan(shuffle.sample(rows, len(rows)), shuffle, whats)
     cells = []
     with ui.Progress(title) as progress:
         progress.title = f"{title}: start-up of the guest's programs"
@@ -170,7 +182,8 @@ def xen_cell(cell):
 
 
 def measure_xen(result, writer, rounds):
-    with xen_bench.XenLab(1, paths=tuple(XEN_NAMES)) as xen:
+    seconds = QUICK_XEN_SECONDS if result["quick"] else xen_bench.SECONDS
+    with xen_bench.XenLab(1, paths=tuple(XEN_NAMES), seconds=seconds) as xen:
         result["qemu_lines"]["xen"] = shlex.join(xen.vm.command())
         result["host"]["xen"] = xen_image.VERSION.read_text().strip()
         result["host"]["xen_guest_kernel"] = kernels.info(xen.vm.kernel)["version"]
@@ -242,18 +255,23 @@ def latency_table(result):
     table(["approach", "p50 64 B, ratio", "p50, 64 B", "p99, 64 B", "p50, 1400 B", "p50, loaded"], rows)
 
 
+STREAMS = ("tcp_tx_1448", "tcp_rx_1448")
+
+
 def rate_table(result):
-    ui.say("\n1400-byte datagrams a second, and CPU milliseconds for a gigabit sent (vCPU + QEMU + on-board "
-           "cores + peer)")
+    ui.say("\n1400-byte datagrams a second, the shortest frames that the kernel's packet generator sends, "
+           "iperf3's\nMbit/s, and CPU milliseconds for a gigabit sent (vCPU + QEMU + on-board cores + peer)")
     rows = []
     for name, loads in result["summary"].items():
         row = [TITLES[name]] + [with_interval(loads.get(load, {}).get("per_s"), ",.0f")
-                                for load in ("tx_1400", "rx_1400", "both_1400")]
+                                for load in ("tx_1400", "rx_1400", "both_1400", "packets_18")]
+        row += [with_interval(loads.get(load, {}).get("stream_mbit_per_s"), ",.0f") for load in STREAMS]
         cost = loads.get("tx_1400", {}).get("per_message", {})
         parts = [cost.get(f"cpu_s_per_gbit_{part}") for part in lab_stats.CPU]
         row.append(" + ".join("-" if part is None else f"{part * 1000:,.0f}" for part in parts))
         rows.append(row)
-    table(["approach", "sent", "received", "both ways", "CPU ms/Gbit"], rows)
+    table(["approach", "sent", "received", "both ways", "pktgen, 60 B", "TCP out", "TCP in", "CPU ms/Gbit"],
+          rows)
 
 
 def anatomy_table(result):
@@ -351,7 +369,8 @@ def run(args, names, result, seconds=1, append=""):
         if args.no_xen:
             result["not_run"].update({name: "--no-xen" for name in XEN_NAMES.values()})
         else:
-            run_xen(result, writer, min(result["rounds"], 3))
+            most = QUICK_XEN_ROUNDS if result["quick"] else XEN_ROUNDS
+            run_xen(result, writer, min(result["rounds"], most))
     except BaseException as error:
         # The rounds so far stay, and say why they are no more.
         result["ended"] = "interrupted" if isinstance(error, KeyboardInterrupt) else first_sentence(error)
@@ -375,7 +394,8 @@ def main(args):
     setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
     with contextlib.suppress(SvioError):        # without strace its column is "not counted", with the reason
         setup.ensure(["packages-bench"])
-    result = empty_result(names, rounds, seed, 1)
+    # Who says how many rounds there are wants every load in each.
+    result = empty_result(names, rounds, seed, 1, bool(args.quick) and args.rounds is None)
     with figures(args.json, result):
         run(args, names, result)
     return 0

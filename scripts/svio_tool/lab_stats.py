@@ -77,6 +77,7 @@ def stage_quantile(histogram, part):
 
 FIGURES = {"rtt": ("p50_us", "p90_us", "p99_us"), "loaded": ("p50_us", "p99_us"),
            "tx": ("per_s", "mbit_per_s"), "rx": ("per_s", "mbit_per_s"),
+           "packets": ("per_s",), "tcp_tx": ("stream_mbit_per_s",), "tcp_rx": ("stream_mbit_per_s",),
            "both": ("per_s", "mbit_per_s", "tx_per_s", "rx_per_s")}
 CPU = ("vcpu", "qemu_other", "on_board", "peer")
 
@@ -146,6 +147,31 @@ def summary(groups):
                                            for part in (0.5, 0.9, 0.99, 0.999)}
                 total.setdefault(approach, {})[load] = one
     return total
+
+
+# What the verdicts are made of.
+HEADLINES = (("rtt_64", "p50_us"), ("tx_1400", "per_s"), ("rx_1400", "per_s"))
+
+
+def headlines(found):
+    """{(approach, load, figure): interval} of a summary: ratios to the approach that each stands beside."""
+    total = {}
+    for approach, own in found.items():
+        for load, name in HEADLINES:
+            ratio = own.get(load, {}).get("ratio", {}).get(name)
+            if ratio and ratio["low"] is not None and approach not in BASE.values():
+                total[approach, load, name] = ratio
+    return total
+
+
+def overlaps(one, other):
+    """Of two results' headline intervals: ([those that overlap], [those that are apart])."""
+    mine, theirs = headlines(one), headlines(other)
+    found = ([], [])
+    for key in mine.keys() & theirs.keys():
+        a, b = mine[key], theirs[key]
+        found[a["high"] < b["low"] or b["high"] < a["low"]].append(key)
+    return tuple(sorted(group) for group in found)
 
 
 def fastest(found, load, name, more):

@@ -139,12 +139,13 @@ def standard_rows(folder, on_board=True):
 class WirePeer:
     """The peer process. It ends with us in any case: the end of its standard input ends it.
 
-    Its wires are rows of the table, or texts as the program takes them."""
+    Its wires are rows of the table, or texts as the program takes them; "before" are words before the
+    program's own."""
 
-    def __init__(self, rows, program=WIRE_PEER):
+    def __init__(self, rows, program=WIRE_PEER, before=()):
         if not Path(program).exists():
             raise SvioError("The wire peer is not built yet: run scripts/svio setup.")
-        words = [str(program)]
+        words = [*before, str(program)]
         for row in rows:
             words += ["--wire", row if isinstance(row, str) else row.peer_argument()]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -294,7 +295,7 @@ class Bench:
             self.folder = Path(tempfile.mkdtemp(prefix="svio-wire-"))
             stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self.rows = self._rows(self.folder)
-            self.peer = stack.enter_context(WirePeer(self.rows, self.peer_program))
+            self.peer = stack.enter_context(self._peer())
             self.vm = stack.enter_context(self._vm())
             self._prepare_guest()
             self.stack = stack.pop_all()
@@ -302,6 +303,9 @@ class Bench:
 
     def _rows(self, folder):
         return standard_rows(folder, self.on_board)
+
+    def _peer(self):
+        return WirePeer(self.rows, self.peer_program)
 
     def _vm(self):
         # On a busy host the guest may find its TSC late against the HPET and go over to that: each look

@@ -27,8 +27,8 @@ FOR_TESTS = """
 FOR_PACKAGE = "build-essential debhelper dh-dkms".split()
 FOR_DISK = "qemu-utils e2fsprogs ovmf".split()
 
-# What counts QEMU's system calls in scripts/svio bench.
-FOR_BENCH = ["strace"]
+# What counts QEMU's system calls in scripts/svio bench, and the server of its TCP streams.
+FOR_BENCH = ["strace", "iperf3"]
 
 # What draws the plots of scripts/svio report, and what the tests open its page in.
 FOR_REPORT = ["python3-matplotlib"]

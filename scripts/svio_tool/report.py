@@ -6,17 +6,20 @@ import json
 from html import escape
 from pathlib import Path
 
-from svio_tool import lab_bench, lab_stats, setup, ui
+from svio_tool import lab_bench, lab_stats, report_guests, setup, ui
 from svio_tool.ui import SvioError
 
 STYLE = (Path(__file__).parent / "report.css")
 LOADS = (("rtt_64", "64 B round trip"), ("rtt_1400", "1400 B round trip"), ("loaded_64", "64 B, under load"),
-         ("tx_1400", "sending"), ("rx_1400", "receiving"), ("both_1400", "both directions"))
+         ("tx_1400", "sending"), ("rx_1400", "receiving"), ("both_1400", "both directions"),
+         ("packets_18", "shortest frames sent by pktgen"),
+         ("tcp_tx_1448", "TCP out"), ("tcp_rx_1448", "TCP in"))
 
 
 def add_arguments(parser):
     parser.add_argument("raw", nargs="+", metavar="RAW.json",
-                        help="what svio bench wrote; several runs of the same host are taken together")
+                        help="what svio bench wrote; several runs of the same host are taken together. What "
+                        "bench scaling --vms and xen bench wrote is shown over the number of guests")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for index.html and figures.csv")
 
 
@@ -29,6 +32,8 @@ def load(name):
         raise SvioError(f"{name} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise SvioError(f"{name} is not JSON, or it was cut off: {error}.") from error
+    if isinstance(result, dict) and report_guests.source_of(result) and result.get("cells"):
+        return result
     if not isinstance(result, dict) or result.get("measurement") != "bench" or not result.get("cells"):
         raise SvioError(f"{name} holds no rounds of svio bench: make it with scripts/svio bench --json FILE.")
     return result
@@ -84,7 +89,7 @@ def figure_rows(result):
                     yield approach, load_name, name, found
 
 
-def csv_text(result):
+def csv_text(result, guests=()):
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("approach", "load", "figure", "value", "low", "high", "rounds"))
@@ -100,6 +105,7 @@ def csv_text(result):
         for stage, histogram in one.get("stage_times", {}).items():
             writer.writerow((approach, "rtt_64", f"stage_{stage.replace('/', '_')}_p50_ns",
                              lab_stats.stage_quantile(histogram, 0.5), None, None, None))
+    writer.writerows(report_guests.csv_rows(guests))
     return out.getvalue()
 
 
@@ -119,7 +125,10 @@ def rate_rows(result):
     for key, loads in result["summary"].items():
         yield [lab_bench.TITLES[key]] + [
             lab_bench.with_interval(loads.get(name, {}).get(figure), ",.0f")
-            for name in ("tx_1400", "rx_1400", "both_1400") for figure in ("per_s", "mbit_per_s")]
+            for name in ("tx_1400", "rx_1400", "both_1400") for figure in ("per_s", "mbit_per_s")] + [
+            lab_bench.with_interval(loads.get(name, {}).get(figure), ",.0f")
+            for name, figure in (("packets_18", "per_s"), *((one, "stream_mbit_per_s") for one in
+                                                            lab_bench.STREAMS))]
 
 
 def anatomy_rows(result):
@@ -228,7 +237,15 @@ def plots(result):
             (draw.bars(result, f"{kind}_1400", "mbit_per_s", kind, f"Megabits a second, {text}",
                        "Mbit/s of frames"),
              f"1400-byte datagrams, {text}. {intervals}.")
-            for kind, text in (("tx", "sent"), ("rx", "received"), ("both", "both directions at once")))),
+            for kind, text in (("tx", "sent"), ("rx", "received"), ("both", "both directions at once"))) + (
+                (draw.bars(result, "packets_18", "per_s", "packets",
+                           "Shortest frames a second, sent by pktgen", "frames a second"),
+                 "Frames of 60 bytes that the kernel's packet generator sends, without sockets and programs, "
+                 f"and the peer receives. {intervals}."),) + tuple(
+                (draw.bars(result, f"tcp_{way}_1448", "stream_mbit_per_s", f"tcp-{way}",
+                           f"TCP, megabits a second, {text} the guest", "Mbit/s"),
+                 f"iperf3, one stream {text} the guest. {intervals}.")
+                for way, text in (("tx", "out of"), ("rx", "into")))),
         ("CPU for a gigabit", (
             (draw.cpu(result, "tx_1400", "cpu-tx", "CPU seconds for a gigabit sent, by who spends them"),
              "Sending: by whom the CPU time is spent."),
@@ -239,6 +256,19 @@ def plots(result):
     return f'<ul class="key" aria-label="Colours of the bars">{key}</ul>' + "".join(
         f"<section><h2>{title}</h2>{''.join(plot(*one) for one in group)}</section>"
         for title, group in rows)
+
+
+def guests_part(results):
+    """Plots and tables over the number of guests; where nothing was measured, what to do about it."""
+    parts = []
+    for heading, plots_, rows in report_guests.parts(results):
+        head = ("approach", "guests", "round trip, us", "TCP, Mbit/s", "datagrams/s")
+        parts.append(f"<h3>{escape(heading)}</h3>{''.join(plot(*one) for one in plots_)}"
+                     + table(f"Over the number of guests. {heading}", head, rows))
+    if not parts:
+        parts.append("<p>Not run. scripts/svio bench scaling --vms --json FILE and scripts/svio xen bench "
+                     "--json FILE measure it; scripts/svio report takes their files beside this one's.</p>")
+    return f"<section><h2>Rate and latency over the number of guests</h2>{''.join(parts)}</section>"
 
 
 def limits(result):
@@ -262,7 +292,7 @@ def limits(result):
     return texts
 
 
-def page(result):
+def page(result, guests=()):
     rounds = max(cell["round"] for cells in result["cells"].values() for cell in cells)
     items = "".join(f"<li>{escape(text)}</li>" for text in [*lab_bench.verdicts(result), why(result)] if text)
     facts = table("Host", ("fact", "value"), [(key, str(value)) for key, value in result["host"].items()])
@@ -285,6 +315,7 @@ def page(result):
 <header><h1>Ways to give a guest a NIC, side by side</h1><p>{escape(how)}</p></header>
 <main id="main"><section class="answer"><h2>At a glance</h2><ul>{items}</ul></section>
 {plots(result)}
+{guests_part(guests)}
 <section><h2>Journey of a message</h2><p>A 64-byte round trip; figures are for each, out and back.</p>
 {journeys(result)}</section>
 <section><h2>Anatomy of a message</h2>{table("A 64-byte round trip is made of", ("approach", "trapping reads",
@@ -293,7 +324,8 @@ def page(result):
 <section><h2>Tables</h2>{table("Round trips, microseconds, with 95 % intervals", ("approach",
 "ratio to virtio-net", "p50", "p99", "p99.9", "p50, 1400 B", "p50, loaded"), list(latency_rows(result)))}
 {table("Datagrams of 1400 bytes, with 95 % intervals", ("approach", "sent/s", "Mbit/s", "received/s",
-"Mbit/s", "both/s", "Mbit/s"), list(rate_rows(result)))}
+"Mbit/s", "both/s", "Mbit/s", "60-byte frames/s", "TCP out, Mbit/s", "TCP in, Mbit/s"),
+list(rate_rows(result)))}
 <p><a href="figures.csv">All figures as CSV</a></p></section>
 <section><h2>Not run</h2>{missing}</section>
 <section><h2>Host and limits</h2>{facts}
@@ -307,12 +339,16 @@ def page(result):
 def write(results, out):
     """index.html and figures.csv in the folder."""
     setup.ensure(["packages-report"])
+    guests = [result for result in results if report_guests.source_of(result)]
+    results = [result for result in results if result not in guests]
+    if not results:
+        raise SvioError("A report is of what svio bench measured: give its file, too.")
     result = together(results)
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ui.replace_file(folder / "index.html", page(result))
-        ui.replace_file(folder / "figures.csv", csv_text(result))
+        ui.replace_file(folder / "index.html", page(result, guests))
+        ui.replace_file(folder / "figures.csv", csv_text(result, guests))
     except OSError as error:
         raise SvioError(f"Cannot write {out}: {error.strerror}.") from error
     ui.say(f"The report is {folder / 'index.html'}, its figures are in {folder / 'figures.csv'}.")

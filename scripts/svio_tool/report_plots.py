@@ -14,6 +14,7 @@ INK = "#010203"             # becomes the page's text colour, light or dark
 COLOURS = {"full emulation": "#c8641b", "paravirtual": "#2f7fd1", "direct access": "#8d5bd0",
            "self-virtualizing": "#1c9a68"}
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (7, 2)))
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK,
          "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
          "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
@@ -85,6 +86,34 @@ def tails(result, load, name, title):
         axes.set_ylabel("messages that took longer")
         axes.grid(alpha=0.25, color=INK)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2, fontsize=9)
+        return svg(figure, name, title)
+
+
+def lines(series, name, title, label):
+    """A figure over the number of guests; series: {name: {"title", "family", "points": {guests: {"value",
+    "min", "max"}}}}. Both axes are logarithmic."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = pyplot.subplots(figsize=(5.4, 4.0))
+        seen, counts = {}, set()
+        for one in series.values():
+            family, points = one["family"], one["points"]
+            number = seen[family] = seen.get(family, -1) + 1
+            values = [point["value"] for point in points.values()]
+            reach = [[point["value"] - point["min"] for point in points.values()],
+                     [point["max"] - point["value"] for point in points.values()]]
+            axes.errorbar(list(points), values, yerr=reach, color=COLOURS[family], label=one["title"],
+                          linestyle=DASHES[number % len(DASHES)], marker=MARKS[number % len(MARKS)],
+                          markersize=5, capsize=2, linewidth=1.4)
+            counts |= points.keys()
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}" if f"{value:e}"[0] in "25" else "")
+        axes.set_xlabel("guests")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25, color=INK)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=9)
         return svg(figure, name, title)
 
 

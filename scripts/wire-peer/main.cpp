@@ -35,10 +35,12 @@ namespace {
 
 constexpr std::size_t kWiresMax = 64;
 constexpr std::size_t kLineMax = 4096;
-constexpr std::size_t kWritable = 1u << 31; // of epoll's words: the wire's other descriptor
+// Of epoll's words: the wire's other descriptors.
+constexpr std::size_t kWritable = 1u << 31;
+constexpr std::size_t kTap = 1u << 30;
 
 const char kHelp[] =
-    R"(Usage: svio-wire-peer --wire NAME,LOCAL,REMOTE,IP[/BITS] [--wire ...] [--no-control]
+    R"(Usage: svio-wire-peer --wire NAME,LOCAL,REMOTE,IP[/BITS][,TAP] [--wire ...] [--no-control]
 
 The host at the other end of a wire. A wire is a pair of unix datagram sockets on which each datagram is one
 Ethernet frame: this program binds LOCAL and sends to REMOTE, the NIC does the reverse:
@@ -51,7 +53,10 @@ On each wire it is the host IP and answers ARP, ICMP echo and UDP:
 Malformed frames are counted and otherwise ignored.
 
   --wire NAME,LOCAL,REMOTE,IP   a wire; NAME is for the counters; may be given up to 64 times. With IP/BITS
-                                the host has all addresses that begin with the same BITS bits
+                                the host has all addresses that begin with the same BITS bits. With a TAP
+                                interface at the end what this host does not answer (TCP, say) goes to the
+                                kernel behind it, which has to have this host's MAC, 02:73:76:69:6f:NN
+                                (NN: the number of the wire, from 01 on), and address
   --no-control                  do not read commands from standard input; run until SIGTERM or SIGINT
   --help                        this text
 
@@ -100,10 +105,11 @@ WireOptions parse_wire(const std::string &text, std::size_t index) {
     for (std::string part; std::getline(stream, part, ',');) {
         parts.push_back(part);
     }
-    if (parts.size() != 4 || !good_name(parts[0])) {
-        throw std::runtime_error("--wire wants NAME,LOCAL,REMOTE,IP, not \"" + text + "\"");
+    if (parts.size() < 4 || parts.size() > 5 || !good_name(parts[0]) || text.back() == ',') {
+        throw std::runtime_error("--wire wants NAME,LOCAL,REMOTE,IP[,TAP], not \"" + text + "\"");
     }
-    WireOptions wire{.name = parts[0], .local = parts[1], .remote = parts[2]};
+    parts.resize(5);
+    WireOptions wire{.name = parts[0], .local = parts[1], .remote = parts[2], .tap = parts[4]};
     const auto slash = parts[3].find('/');
     const auto bits = slash == std::string::npos ? 32 : parse_number(parts[3].substr(slash + 1));
     if (!parse_ip(parts[3].substr(0, slash), wire.ip.address) || !bits || *bits > 32) {
@@ -169,10 +175,12 @@ void print(std::ostream &out, const Counters &counters) {
         << ", \"bad_checksum\": " << counters.bad_checksum << ", \"ignored\": " << counters.ignored
         << ", \"arp\": " << counters.arp << ", \"icmp_echo\": " << counters.icmp_echo
         << ", \"udp_echo\": " << counters.udp_echo << ", \"udp_warmup\": " << counters.udp_warmup
-        << ", \"flood_sent\": " << counters.flood_sent << ", \"flood_missed\": " << counters.flood_missed
-        << ", \"sink\": {\"datagrams\": " << sink.datagrams << ", \"bytes\": " << sink.bytes
-        << ", \"first_ns\": " << sink.first_ns << ", \"last_ns\": " << sink.last_ns
-        << ", \"longest_gap_ns\": " << sink.longest_gap_ns << ", \"warmup\": " << sink.warmup << "}}";
+        << ", \"tap_in\": " << counters.tap_in << ", \"tap_out\": " << counters.tap_out
+        << ", \"tap_refused\": " << counters.tap_refused << ", \"flood_sent\": " << counters.flood_sent
+        << ", \"flood_missed\": " << counters.flood_missed << ", \"sink\": {\"datagrams\": " << sink.datagrams
+        << ", \"bytes\": " << sink.bytes << ", \"first_ns\": " << sink.first_ns
+        << ", \"last_ns\": " << sink.last_ns << ", \"longest_gap_ns\": " << sink.longest_gap_ns
+        << ", \"warmup\": " << sink.warmup << "}}";
 }
 
 double cpu_seconds() noexcept {
@@ -201,6 +209,7 @@ class Program {
     // What is ready; false ends the program.
     bool handle(std::size_t what);
     void watch_room(std::size_t index);
+    void watch_tap(std::size_t index);
     void set_timer();
     void tick();
     // False ends the program.
@@ -211,6 +220,7 @@ class Program {
 
     std::vector<std::unique_ptr<Wire>> wires_;
     std::vector<bool> room_watched_;
+    std::vector<bool> tap_watched_;
     std::string pending_;
     bool control_;
     int signals_ = -1;
@@ -218,7 +228,8 @@ class Program {
     int epoll_ = -1;
 };
 
-Program::Program(const Options &options) : room_watched_(options.wires.size()), control_(options.control) {
+Program::Program(const Options &options)
+    : room_watched_(options.wires.size()), tap_watched_(options.wires.size()), control_(options.control) {
     sigset_t ends;
     sigemptyset(&ends);
     sigaddset(&ends, SIGTERM);
@@ -255,6 +266,7 @@ void Program::run() {
     const std::size_t end = wires_.size();
     for (std::size_t i = 0; i < wires_.size(); ++i) {
         watch(wires_[i]->fd(), i);
+        watch_tap(i);
     }
     watch(signals_, end);
     watch(timer_, end + 1);
@@ -279,10 +291,15 @@ void Program::run() {
 }
 
 bool Program::handle(std::size_t what) {
-    const auto end = wires_.size(), index = what & ~kWritable;
+    const auto end = wires_.size(), index = what & ~(kWritable | kTap);
     if (index < end) {
-        what &kWritable ? wires_[index]->writable() : wires_[index]->serve();
+        if (what & kTap) {
+            wires_[index]->serve_tap();
+        } else {
+            what &kWritable ? wires_[index]->writable() : wires_[index]->serve();
+        }
         watch_room(index);
+        watch_tap(index);
         return true;
     }
     if (what == end + 1) {
@@ -304,6 +321,20 @@ void Program::watch_room(std::size_t index) {
         epoll_ctl(epoll_, EPOLL_CTL_DEL, wire.send_fd(), nullptr);
     }
     room_watched_[index] = wire.waits();
+}
+
+// What the kernel sends waits in its own queue, where TCP sees that the wire is full.
+void Program::watch_tap(std::size_t index) {
+    const auto &wire = *wires_[index];
+    if (wire.tap_fd() < 0 || wire.takes_from_tap() == tap_watched_[index]) {
+        return;
+    }
+    tap_watched_[index] = wire.takes_from_tap();
+    if (tap_watched_[index]) {
+        watch(wire.tap_fd(), index | kTap);
+    } else {
+        epoll_ctl(epoll_, EPOLL_CTL_DEL, wire.tap_fd(), nullptr);
+    }
 }
 
 void Program::set_timer() {

@@ -107,6 +107,9 @@ Wire::Wire(const WireOptions &options)
     if (fd_ < 0 || send_fd_ < 0) {
         fail("no unix datagram socket", errno);
     }
+    if (!options.tap.empty()) {
+        tap_ = std::make_unique<Tap>(options.tap);
+    }
     enlarge(send_fd_, SO_SNDBUFFORCE, SO_SNDBUF);
     enlarge(fd_, SO_RCVBUFFORCE, SO_RCVBUF);
     remove_stale(fd_, local);
@@ -134,13 +137,27 @@ void Wire::serve() {
     }
     const auto now = monotonic_ns();
     for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+        const auto ignored = counters_.ignored;
         std::span frame{batch_->bytes.data() + i * kFrameMax, messages[i].msg_len};
         if (messages[i].msg_hdr.msg_flags & MSG_TRUNC) {
             ++counters_.received;
             ++counters_.malformed;
         } else if (responder_.answer(frame, now, counters_)) {
             send(padded(frame));
+        } else if (tap_ && counters_.ignored != ignored) {
+            ++(tap_->put(frame) ? counters_.tap_in : counters_.tap_refused);
         }
+    }
+}
+
+void Wire::serve_tap() {
+    for (unsigned i = 0; i < kBatch && takes_from_tap(); ++i) {
+        const auto frame = tap_->next({batch_->bytes.data(), kFrameMax});
+        if (frame.empty()) {
+            return;
+        }
+        ++counters_.tap_out;
+        send(padded(frame));
     }
 }
 

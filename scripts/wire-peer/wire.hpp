@@ -4,6 +4,7 @@
 
 #include "flood.hpp"
 #include "responder.hpp"
+#include "tap.hpp"
 
 #include <deque>
 #include <memory>
@@ -20,6 +21,7 @@ struct WireOptions {
     std::string name;
     std::string local;  // this side's socket
     std::string remote; // the NIC's socket
+    std::string tap;    // an interface for what this host does not answer itself; empty: none
     Mac mac{};
     Ipv4Range ip{};
 };
@@ -40,6 +42,11 @@ class Wire {
 
     // Takes what has arrived (a bounded batch) and answers it. Never blocks.
     void serve();
+
+    // Frames of the TAP interface for the wire; they stay there while something waits for room on the wire.
+    int tap_fd() const noexcept { return tap_ ? tap_->fd() : -1; }
+    bool takes_from_tap() const noexcept { return tap_ && waiting_.empty(); }
+    void serve_tap();
 
     // Sends to one NIC until it is told to stop, or nobody is bound to the other end.
     void start_flood(const FloodOptions &options);
@@ -69,6 +76,7 @@ class Wire {
     Counters counters_;
     std::unique_ptr<Batch> batch_;
     std::optional<Flood> flood_;
+    std::unique_ptr<Tap> tap_;
     // Answers that found the wire full, as any host has a queue before its NIC. They go before the flood.
     std::deque<std::vector<std::uint8_t>> waiting_;
 };

@@ -178,6 +178,20 @@ class Results(unittest.TestCase):
         _, rows = self.rows(result, result)
         self.assertEqual({key[0]: round(row["before"], 9) for key, row in rows.items()},
                          {"rtt e1000 64 B": 3, "rtt xen-vif 64 B": 0.25})
+        self.assertNotIn("headline", self.run_verb(result, result)[1], "nothing says that bench made them")
+
+    def test_headlines_of_bench(self):
+        def result(*p50s):
+            cells = [{"round": n, "approach": name, "kind": "rtt", "size": 64, "p50_us": p50, "messages": 1,
+                      "interrupts": 1, "cpu_s": {}} for n in (1, 2)
+                     for name, p50 in zip(("virtio", "e1000", "vmxnet3"), (100, *p50s))]
+            return {"measurement": "bench", "complete": True, "host": {}, "cells": {"guest": cells}}
+        out = self.run_verb(result(300, 200), result(300, 210))[1]
+        self.assertIn("1 of 2 headline intervals overlap; apart: vmxnet3 rtt_64 p50_us.", out)
+        self.assertIn("2 of 2 headline intervals overlap.", self.run_verb(result(1, 2), result(1, 2))[1])
+        broken = result(300, 200)
+        del broken["cells"]["guest"][0]["interrupts"]
+        self.assertEqual(self.run_verb(broken, result(1, 2))[0], 2)
 
     def test_tolerance(self):
         self.assertEqual(self.run_verb(demo(), demo(gain=0.54))[0], 0)

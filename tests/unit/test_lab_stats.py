@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import socket
 import sys
 import tempfile
@@ -73,6 +74,25 @@ class Figures(unittest.TestCase):
         best = lab_stats.fastest(found, "rtt_64", "p50_us", False)
         self.assertEqual((best["approach"], best["second"], best["apart"]), ("virtio", "e1000", False))
 
+    def test_headlines(self):
+        """Ratios of what verdicts are made of; a base has none, nor has what was measured once."""
+        cells = [cell(n, name, p50) for n in (1, 2) for name, p50 in
+                 (("virtio", 100), ("e1000", 200 + n), ("svio-native", 50))]
+        cells += [cell(1, name, 100, kind="tx", size=1400, per_s=5) for name in ("virtio", "e1000")]
+        found = lab_stats.headlines(lab_stats.summary({"guest": cells}))
+        self.assertEqual({key: (one["low"], one["high"]) for key, one in found.items()},
+                         {("e1000", "rtt_64", "p50_us"): (2.01, 2.02),
+                          ("svio-native", "rtt_64", "p50_us"): (0.5, 0.5)})
+
+    def test_overlap_of_headlines(self):
+        def run(*ratios):
+            return lab_stats.summary({"guest": [cell(n, name, p50) for n, p50s in enumerate(ratios, 1) for
+                                                name, p50 in zip(("virtio", "e1000", "pcnet"), (1, *p50s))]})
+        first = run((2, 5), (3, 6))
+        self.assertEqual(lab_stats.overlaps(first, run((3, 7), (4, 8))),
+                         ([("e1000", "rtt_64", "p50_us")], [("pcnet", "rtt_64", "p50_us")]))
+        self.assertEqual(lab_stats.overlaps(run((3, 7), (4, 8)), first)[1], [("pcnet", "rtt_64", "p50_us")])
+
     def test_stages(self):
         # Of a bucket from 96 on, the next of which begins at 112; three in four messages are in it.
         self.assertEqual(lab_stats.stage_quantile({"1792": 1, "96": 3}, 0.5), 104)
@@ -105,6 +125,31 @@ class Reading(unittest.TestCase):
         self.assertEqual(lab.stage_difference({"cores": {}}, {"cores": {}}), {})
         self.assertEqual(latency.board_difference(board(1), board(4)), {"polls": 0, "unclaimed": 0},
                          "buckets are no counters")
+
+    def test_a_flood_is_counted_from_outside_of_it(self):
+        """A flood can leave a guest no time for a program: what is counted from within loses what came before
+        the program could look, and of a starved guest saw nothing at all."""
+        said = []
+        counts = iter((1000, 1700))
+
+        def run(words, **ignored):
+            said.append("look")
+            return types.SimpleNamespace(out="=====\n".join(
+                (f"Udp: InDatagrams NoPorts InErrors\nUdp: 0 {next(counts)} 0\n", " 24: 5 0 MSI\n", "")))
+
+        def ask(words):
+            said.append(words.split()[-1] if words.startswith("flood") else words)
+            return {"wires": {"w": {"flood_sent": 900}}, "cpu_s": 1.0}
+        one = lab.Lab(("virtio",))
+        row = types.SimpleNamespace(key="virtio", wire="w", mac="m", guest_ip="i", on_board=False)
+        one.device_irqs = {"virtio": {"24"}}
+        one.peer = types.SimpleNamespace(ask=ask)
+        one.vm = types.SimpleNamespace(run=run, pid=os.getpid(), thread_cpu_seconds=lambda: {})
+        found = one.cell(row, "rx", wait=lambda seconds: said.append("window"))
+        self.assertEqual([word for word in said if word != "counters"],
+                         ["reset", "look", str(lab.BIG), "window", "off", "look"])
+        self.assertEqual(found["messages"], 700)
+        self.assertAlmostEqual(found["per_s"] * found["seconds"], 700)
 
     def counter(self, *lines):
         """A socket that says these lines, one to each who connects."""
@@ -170,6 +215,13 @@ class Options(unittest.TestCase):
         for text in ("virtio,nonsense", "", ","):
             with self.assertRaisesRegex(SvioError, "--only wants names"):
                 lab_bench.chosen(text)
+
+    def test_loads_of_rounds(self):
+        """Every load in each round; a quick run has the headlines in each and the others once."""
+        self.assertEqual([set(lab_bench.loads(n, False)) for n in (1, 9)], [set(lab.WHATS)] * 2)
+        quick = [lab_bench.loads(n, True) for n in range(1, lab_bench.QUICK_ROUNDS + 1)]
+        self.assertTrue(all(set(lab.HEADLINES) <= set(loads) for loads in quick))
+        self.assertEqual(sorted(sum(quick, ())), sorted(lab.HEADLINES * len(quick) + lab.OTHERS))
 
     def test_places(self):
         with tempfile.TemporaryDirectory() as folder:

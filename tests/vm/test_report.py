@@ -14,8 +14,10 @@ from pathlib import Path
 
 from svio_tool import cli, setup
 
-RAW = Path(__file__).resolve().parents[1] / "data" / "bench.json"
-PLOTS = {"p50", "tail", "loaded", "tx", "rx", "both", "cpu-tx", "cpu-rx"}
+DATA = Path(__file__).resolve().parents[1] / "data"
+RAW, VMS = DATA / "bench.json", DATA / "vms.json"
+PLOTS = {"p50", "tail", "loaded", "tx", "rx", "both", "cpu-tx", "cpu-rx", "guests-p50-vms", "guests-tcp-vms",
+         "guests-rate-vms"}
 FOCUSED = "document.activeElement.tagName + ' ' + (document.activeElement.getAttribute('aria-label') || " \
           "document.activeElement.getAttribute('href') || '')"
 
@@ -104,8 +106,8 @@ class TestReport(unittest.TestCase):
         cls.folder = Path(tempfile.mkdtemp(prefix="svio-report-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         with contextlib.redirect_stdout(io.StringIO()):
-            assert cli.main(["report", str(RAW), "--out", str(cls.folder)]) == 0
-        cls.raw = json.loads(RAW.read_text())
+            assert cli.main(["report", str(VMS), str(RAW), "--out", str(cls.folder)]) == 0
+        cls.raw, cls.vms = json.loads(RAW.read_text()), json.loads(VMS.read_text())
         cls.text = (cls.folder / "index.html").read_text()
 
     def test_csv(self):
@@ -118,7 +120,13 @@ class TestReport(unittest.TestCase):
         self.assertEqual(len(found), 1)
         self.assertTrue(min(mine) <= float(found[0]["value"]) <= max(mine))
         self.assertEqual({row["approach"] for row in rows},
-                         {cell["approach"] for cells in self.raw["cells"].values() for cell in cells})
+                         {cell["approach"] for cells in self.raw["cells"].values() for cell in cells}
+                         | {cell["way"] for cell in self.vms["cells"]["trip"]})
+        eight = {row["figure"]: row for row in rows
+                 if row["approach"] == "svio" and row["load"].endswith("_8")}
+        mine = [cell["per_s"] for cell in self.vms["cells"]["rate"]
+                if (cell["way"], cell["vms"]) == ("svio", 8)]
+        self.assertEqual([float(eight["per_s"][name]) for name in ("low", "high")], [min(mine), max(mine)])
 
     def test_self_contained(self):
         self.assertEqual(re.findall(r'(?:src|href)="(?!#|data:|figures\.csv)[^"]*"', self.text), [])
@@ -180,7 +188,9 @@ class TestBadInput(unittest.TestCase):
     def test_sentences(self):
         with tempfile.TemporaryDirectory() as folder:
             for text, says in (("", "not JSON"), ("[]", "no rounds of svio bench"),
-                               ('{"measurement": "bench", "cells": {}}', "no rounds")):
+                               ('{"measurement": "bench", "cells": {}}', "no rounds"),
+                               (VMS.read_text(), "give its file, too"),
+                               ('{"ways": {}, "cells": {"trip": [{}]}}', "give its file, too")):
                 path, error = Path(folder) / "raw.json", io.StringIO()
                 path.write_text(text)
                 with contextlib.redirect_stderr(error):

@@ -102,7 +102,7 @@ def trips(context, names):
     p50_us, interrupts (of the guest), doorbells (of the card), switches (of QEMU's threads, on-board cores
     among them), board_us (CPU of the on-board cores), reads and writes (of the NIC's registers, that trap).
     """
-    with booted("a VM with " + ", ".join(names), Lab(names, name="lesson", whats=("64",))) as lab:
+    with booted("a VM with " + ", ".join(names), Lab(names, name="lesson")) as lab:
         cells = {name: [] for name in names}
         with ui.Progress(f"round trips of 64 bytes, {context.rounds} of each"):
             for number in range(context.rounds):

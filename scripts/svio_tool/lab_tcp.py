@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""TCP for "svio bench": a Linux host behind the wires of svio-wire-peer, in a network namespace of its own.
+
+The peer hands what it does not answer itself to a TAP interface of the wire, and iperf3's server runs behind
+those. An ordinary user gets the namespace with a user namespace around it.
+"""
+import json
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager
+
+from svio_tool.latency import WirePeer
+from svio_tool.paths import WIRE_PEER
+from svio_tool.ui import SvioError
+
+PORT = 5201
+PAYLOAD = 1448              # bytes of TCP in a frame of 1514
+# Nothing but what is measured travels on the wires: no router solicitations.
+NAMESPACE_SH = r"""
+for name in all default; do echo 1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6; done 2>/dev/null
+while [ "$1" != -- ]; do
+    ip tuntap add dev "$1" mode tap && ip link set dev "$1" address "$2" && ip address add "$3/24" dev "$1" &&
+        ip link set dev "$1" up || exit 1
+    shift 3
+done
+shift
+exec "$@"
+"""
+
+
+def tap_of(row):
+    return f"wire{row.index}"
+
+
+def mac_of(number):
+    """MAC of the peer on its wire of this number, from 0 on."""
+    return f"02:73:76:69:6f:{number + 1:02x}"
+
+
+class TcpPeer(WirePeer):
+    """The peer with a kernel behind it."""
+
+    def __init__(self, rows, program=WIRE_PEER):
+        for tool in ("unshare", "nsenter", "ip", "iperf3"):
+            if not shutil.which(tool):
+                raise SvioError(f"{tool} is not installed (apt-get install util-linux iproute2 iperf3)")
+        self.root = os.geteuid() == 0
+        taps = [word for number, row in enumerate(rows)
+                for word in (tap_of(row), mac_of(number), row.peer_ip)]
+        super().__init__([f"{row.peer_argument()},{tap_of(row)}" for row in rows], program,
+                         ["unshare", *([] if self.root else ["--map-root-user"]), "--net",
+                          "sh", "-c", NAMESPACE_SH, "sh", *taps, "--"])
+
+    @contextmanager
+    def server(self, row):
+        """iperf3's server for one test on this wire."""
+        words = ["nsenter", "--target", str(self.process.pid), "--net",
+                 *([] if self.root else ["--user", "--preserve-credentials"]),
+                 "iperf3", "--server", "--one-off", "--forceflush", "--bind", row.peer_ip,
+                 "--port", str(PORT)]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        try:
+            said = ""
+            while "listening" not in said:
+                line = process.stdout.readline()
+                if not line:
+                    raise SvioError("iperf3 does not serve behind the wire", said.strip())
+                said += line
+            yield
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def program(row, seconds, reverse):
+    return f"iperf3 -c {row.peer_ip} -p {PORT} -t {seconds} -J" + (" -R" if reverse else "")
+
+
+def parse(text):
+    """{"stream_mbit_per_s": what the receiver got, "retransmits"} of iperf3's JSON."""
+    try:
+        found = json.loads(text)
+        if "error" in found:
+            raise SvioError(f"iperf3 in the guest: {found['error']}")
+        end = found["end"]
+        return {"stream_mbit_per_s": end["sum_received"]["bits_per_second"] / 1e6,
+                "retransmits": end["sum_sent"]["retransmits"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SvioError("iperf3 in the guest did not measure", text.strip()[-2000:]) from error
