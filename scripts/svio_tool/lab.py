@@ -22,9 +22,8 @@ BIG, SMALL = 1400, 64
 LEAST = 18                  # bytes of UDP in the shortest frame of Ethernet
 LOAD_RATE = 2000            # datagrams a second that come in during a loaded round trip
 HEADLINES = ("64", "tx", "rx")      # of which the verdicts are made: in every round
-OTHERS = ("1400", "loaded", "both", "packets")
 TCP = ("tcp-tx", "tcp-rx")
-WHATS = HEADLINES + OTHERS + TCP
+WHATS = HEADLINES + ("1400", "loaded", "both", "packets") + TCP
 UNARMED = ("rx", "packets", *TCP)   # nothing waits in the guest for its turn
 FLOODS = {"loaded": f"{SMALL} {LOAD_RATE}", "rx": f"{BIG}", "both": f"{BIG}"}
 TRIPS_MAX = 50_000          # round trips a second that sockperf has room for
@@ -331,11 +330,16 @@ class Lab(latency.Bench):
     def _snapshot(self, row):
         return {**super()._snapshot(row), "switches": switches(self.vm.pid)}
 
-    def _looked_at(self, row, more=""):
-        """(datagrams that the guest's UDP got so far, interrupts of the NIC so far, output of "more")."""
-        texts = self.vm.run("cd /tmp/cells; cat /proc/net/snmp; echo =====; cat /proc/interrupts; "
-                            f"echo =====; {more}\ntrue", timeout=120).out.split("=====\n", 2)
-        return udp_received(texts[0]), interrupts(texts[1], self.device_irqs[row.key]), texts[2]
+    def _looked_at(self, row):
+        """(datagrams that the guest's UDP got so far, interrupts of the NIC so far). The agent reads files by
+        itself, and starts no program for it."""
+        snmp, irqs = (self.vm.get(f"/proc/{name}").decode() for name in ("net/snmp", "interrupts"))
+        return udp_received(snmp), interrupts(irqs, self.device_irqs[row.key])
+
+    def _histogram(self, row, what):
+        text = self.vm.run(HISTOGRAM_SH.format(log=f"/tmp/cells/{row.wire}-{what}.csv"), timeout=120,
+                           check=False).out
+        return {int(step): int(count) for step, count in (line.split() for line in text.splitlines())}
 
     def _windows(self, row, what, wait):
         """One measurement runs: what the program in the guest printed, and seconds with the flood on. A flood
@@ -372,7 +376,7 @@ class Lab(latency.Bench):
         with during, self.peer.server(row) if what in TCP else nullcontext():
             text, spent = self._windows(row, what, wait)
         after = self._snapshot(row)
-        last = self._looked_at(row, HISTOGRAM_SH.format(log=f"{row.wire}-{what}.csv"))
+        last = self._looked_at(row)
         return self._cell(row, what, text, [first, last], before, after, spent)
 
     def _cell(self, row, what, text, looks, before, after, spent):
@@ -395,8 +399,7 @@ class Lab(latency.Bench):
             messages = received
         else:
             cell.update(parse_ping_pong(text))
-            cell["histogram"] = {int(step): int(count) for step, count in
-                                 (line.split() for line in looks[1][2].splitlines())}
+            cell["histogram"] = self._histogram(row, what)
             messages = wire["udp_echo"]
         if not messages:
             raise SvioError(f"{row.key}: nothing arrived in the measurement \"{what}\"", text[-1500:])
