@@ -13,7 +13,7 @@ import unittest
 from pathlib import Path
 
 from svio_tool import compare, lab_bench, lab_stats
-from svio_tool.lab import KINDS
+from svio_tool.lab import KINDS, WHATS
 
 SVIO = Path(__file__).resolve().parents[2] / "scripts" / "svio"
 
@@ -64,6 +64,8 @@ class TestLab(unittest.TestCase):
         if cell["kind"] in ("rtt", "loaded"):
             self.assertEqual(sum(cell["histogram"].values()), cell["samples"])
             self.assertTrue(0 < cell["p50_us"] <= cell["p99_us"], cell)
+        elif cell["kind"].startswith("tcp"):
+            self.assertGreater(cell["stream_mbit_per_s"], 0)
         else:
             self.assertGreater(cell["per_s"], 0)
 
@@ -137,7 +139,7 @@ class TestLab(unittest.TestCase):
                 self.assertIs(found["complete"], False)
                 self.assertIn("interrupted" if how == "asked" else "signal 9", found["ended"])
                 last = max(cell["round"] for cell in found["cells"]["guest"])
-                self.assertEqual(len(found["cells"]["guest"]), 6 * last)        # whole rounds
+                self.assertEqual(len(found["cells"]["guest"]), len(WHATS) * last)        # whole rounds
                 self.assertEqual(self.processes(folder), [])
                 self.assertFalse(os.path.exists(folder))
 
