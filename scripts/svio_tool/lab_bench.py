@@ -15,11 +15,11 @@ from svio_tool.lab import APPROACHES, HEADLINES, NAMES, WHATS, Lab
 from svio_tool.latency import mbit_per_s
 from svio_tool.ui import SvioError
 
-# The headline figures need rounds, to have intervals; a quick run has the other loads once.
+# The headline figures need rounds, to have intervals; a quick run has only one of the other loads, once.
 ROUNDS, QUICK_ROUNDS = 7, 4
-XEN_ROUNDS, QUICK_XEN_ROUNDS = 3, 2
+XEN_ROUNDS = 3
 QUICK_XEN_SECONDS = 2
-QUICK_OTHERS = ("1400", "loaded", "both")
+QUICK_OTHERS = ("loaded",)
 XEN_NAMES = {"split": "xen-split", xen_bench.DIRECT: "xen-direct", "vif": "xen-vif"}
 TITLES = {**{one.name: one.title for one in APPROACHES}, "xen-split": "Xen netfront/netback",
           "xen-direct": "e1000e given to a Xen guest", "xen-vif": "svio VIF in a Xen guest"}
@@ -63,10 +63,10 @@ def not_run():
     """Rows that this host cannot have, or that bench has no machine for, and why."""
     works, why = kvm.works()
     # "why" can be a dump of registers; the doctor shows it.
-    reason = "bench has no machine for it yet" if works else \
+    reason = "bench has no machine for it" if works else \
         f"KVM does not work here ({why.split(':')[0][:40]}; scripts/svio doctor says more)"
-    found = {"the same guest under KVM": reason,
-             "xen-net-device (QEMU's emulated Xen; not Linux netback)": reason}
+    found = {} if works else {"the same guest under KVM": reason}
+    found["xen-net-device (QEMU's emulated Xen; not Linux netback)"] = reason
     found["virtio-net, vhost"] = "bench has no tap wire for it yet" if os.path.exists("/dev/vhost-net") \
         else "this host has no /dev/vhost-net"
     return found
@@ -101,7 +101,8 @@ def measure_guest(result, writer, names, seconds, append=""):
             cells += guest_round(lab, number, result["rounds"], shuffle, loads(number, result["quick"]))
             result["not_run"].update(lab.not_run)
             if result["quick"]:
-                result["not_run"]["pktgen and TCP (iperf3)"] = "--quick leaves them out"
+                result["not_run"]["1400-byte round trips, both directions at once, pktgen, TCP"] = \
+                    "--quick leaves them out"
             elif lab.no_tcp:
                 result["not_run"]["TCP (iperf3)"] = lab.no_tcp
             result["stalled"] = lab.stalled
@@ -144,7 +145,7 @@ def measure_counting(result, writer, names, append=""):
 
 def loads(number, quick):
     """What is measured in this round, counted from 1: all of it; of a quick run the headline figures, and
-    each of some other loads in a round of its own."""
+    each of the few other loads in a round of its own."""
     return HEADLINES + QUICK_OTHERS[number - 1:number] if quick else WHATS
 
 
@@ -372,8 +373,7 @@ def run(args, names, result, seconds=1, append=""):
         if args.no_xen:
             result["not_run"].update({name: "--no-xen" for name in XEN_NAMES.values()})
         else:
-            most = QUICK_XEN_ROUNDS if result["quick"] else XEN_ROUNDS
-            run_xen(result, writer, min(result["rounds"], most))
+            run_xen(result, writer, min(result["rounds"], XEN_ROUNDS))
     except BaseException as error:
         # The rounds so far stay, and say why they are no more.
         result["ended"] = "interrupted" if isinstance(error, KeyboardInterrupt) else first_sentence(error)
