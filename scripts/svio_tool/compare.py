@@ -234,14 +234,10 @@ def headline_overlap(before, after):
     """{"overlap": how many, "apart": [labels]} of two results of bench; None of others."""
     if not all(result.get("measurement") == "bench" for result in (before, after)):
         return None
-    groups = [{"guest": [], "xen": []} for _ in range(2)]
-    for group, result in zip(groups, (before, after)):
-        for cell in result["cells"]:
-            group["xen" if cell["approach"].startswith("xen-") else "guest"].append(cell)
     try:
-        good, apart = lab_stats.overlaps(*map(lab_stats.summary, groups))
+        good, apart = lab_stats.overlaps(before["summary"], after["summary"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise SvioError(f"The cells are not those of svio bench ({error}).") from error
+        raise SvioError(f"The summary is not that of svio bench ({error}).") from error
     return {"overlap": len(good), "apart": [" ".join(key) for key in apart]}
 
 

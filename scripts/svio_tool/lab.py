@@ -228,11 +228,12 @@ def stage_difference(before, after):
 class Lab(latency.Bench):
     """The VM with a NIC for each row that works here; `not_run` has the reason for each of the others."""
 
-    def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", counting=False):
+    def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", counting=False,
+                 tcp=False):
         super().__init__(kernel=kernel, seconds=seconds, name=name)
         self.names, self.append = names, append
         self.counting = counting        # for the anatomy: what is counted slows the machine
-        self.no_tcp = None              # or the reason
+        self.tcp, self.no_tcp = tcp, None       # whether it is wanted, and why there is none
         self.not_run, self.stalled, self.resources, self.drivers = {}, {}, {}, {}
 
     def _rows(self, folder):
@@ -248,6 +249,8 @@ class Lab(latency.Bench):
                   extra=["-D", self.trace_path(), *self._counter()])
 
     def _peer(self):
+        if not self.tcp:
+            return super()._peer()
         try:
             return lab_tcp.TcpPeer(self.rows, self.peer_program)
         except SvioError as error:
@@ -298,11 +301,10 @@ class Lab(latency.Bench):
         common = f"-i {row.peer_ip} -t {self.seconds}"
         if what in ("tx", "both"):
             return f"sockperf throughput {common} -p {DISCARD_PORT} -m {BIG}"
-        size = BIG if what == "1400" else SMALL
         # Room for many more messages than an emulated guest exchanges: without a limit sockperf takes twenty
         # megabytes, and each start of it there twice the time.
         most = "" if "kvm" in acceleration(None) else f"--mps={TRIPS_MAX}"
-        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {size} --full-rtt {most} " \
+        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {SIZES[what]} --full-rtt {most} " \
                f"--full-log /tmp/cells/{row.wire}-{what}.csv"
 
     def plan(self, order, shuffle, whats):
@@ -382,7 +384,7 @@ class Lab(latency.Bench):
 
     def _cell(self, row, what, text, looks, before, after, spent):
         received, signals = (looks[1][n] - looks[0][n] for n in (0, 1))
-        wire, size = after["wire"], SIZES.get(what, BIG)
+        wire, size = after["wire"], SIZES[what]
         cell = {"approach": row.key, "kind": KINDS[what], "size": size}
         if what in ("tx", "both", "packets"):
             parse = parse_pktgen if what == "packets" else parse_throughput
@@ -440,8 +442,8 @@ class Lab(latency.Bench):
 
 KINDS = {"64": "rtt", "1400": "rtt", "loaded": "loaded", "tx": "tx", "rx": "rx", "both": "both",
          "packets": "packets", "tcp-tx": "tcp_tx", "tcp-rx": "tcp_rx"}
-# Bytes of a message; of all others: BIG.
-SIZES = {"64": SMALL, "loaded": SMALL, "packets": LEAST, "tcp-tx": lab_tcp.PAYLOAD, "tcp-rx": lab_tcp.PAYLOAD}
+SIZES = {**dict.fromkeys(WHATS, BIG), "64": SMALL, "loaded": SMALL, "packets": LEAST,
+         **dict.fromkeys(TCP, lab_tcp.PAYLOAD)}        # bytes of a message
 
 
 def ranges(text):

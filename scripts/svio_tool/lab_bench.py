@@ -89,7 +89,7 @@ def fill(result, where, cells):
 def measure_guest(result, writer, names, seconds, append=""):
     """Round by round, and the anatomy at the end; what is there when it ends early stays."""
     with ui.Progress("a VM with all the NICs boots"):
-        lab = Lab(names, seconds, append=append)
+        lab = Lab(names, seconds, append=append, tcp=not result["quick"])
         lab.__enter__()
     try:
         command = lab.vm.command()
@@ -97,14 +97,14 @@ def measure_guest(result, writer, names, seconds, append=""):
         result["host"].update(host_facts(command))
         result["drivers"] = dict(lab.drivers)
         noise, cells, shuffle = Noise(lab), [], random.Random(result["seed"])
+        if result["quick"]:
+            result["not_run"]["1400-byte round trips, both directions at once, pktgen, TCP"] = \
+                "--quick leaves them out"
+        elif lab.no_tcp:
+            result["not_run"]["TCP (iperf3)"] = lab.no_tcp
         for number in range(1, result["rounds"] + 1):
             cells += guest_round(lab, number, result["rounds"], shuffle, loads(number, result["quick"]))
             result["not_run"].update(lab.not_run)
-            if result["quick"]:
-                result["not_run"]["1400-byte round trips, both directions at once, pktgen, TCP"] = \
-                    "--quick leaves them out"
-            elif lab.no_tcp:
-                result["not_run"]["TCP (iperf3)"] = lab.no_tcp
             result["stalled"] = lab.stalled
             result["host"]["others_cores"] = noise.others()
             fill(result, "guest", cells)
@@ -259,9 +259,6 @@ def latency_table(result):
     table(["approach", "p50 64 B, ratio", "p50, 64 B", "p99, 64 B", "p50, 1400 B", "p50, loaded"], rows)
 
 
-STREAMS = ("tcp_tx_1448", "tcp_rx_1448")
-
-
 def rate_table(result):
     ui.say("\n1400-byte datagrams a second, the shortest frames that the kernel's packet generator sends, "
            "iperf3's\nMbit/s, and CPU milliseconds for a gigabit sent (vCPU + QEMU + on-board cores + peer)")
@@ -269,7 +266,8 @@ def rate_table(result):
     for name, loads in result["summary"].items():
         row = [TITLES[name]] + [with_interval(loads.get(load, {}).get("per_s"), ",.0f")
                                 for load in ("tx_1400", "rx_1400", "both_1400", "packets_18")]
-        row += [with_interval(loads.get(load, {}).get("stream_mbit_per_s"), ",.0f") for load in STREAMS]
+        row += [with_interval(loads.get(load, {}).get("stream_mbit_per_s"), ",.0f")
+                for load in ("tcp_tx_1448", "tcp_rx_1448")]
         cost = loads.get("tx_1400", {}).get("per_message", {})
         parts = [cost.get(f"cpu_s_per_gbit_{part}") for part in lab_stats.CPU]
         row.append(" + ".join("-" if part is None else f"{part * 1000:,.0f}" for part in parts))
@@ -395,7 +393,7 @@ def main(args):
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
     check_places(args)
     setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
-    with contextlib.suppress(SvioError):        # without strace its column is "not counted", with the reason
+    with contextlib.suppress(SvioError):        # what they give is then "not run", with the reason
         setup.ensure(["packages-bench"])
     # Who says how many rounds there are wants every load in each.
     result = empty_result(names, rounds, seed, 1, bool(args.quick) and args.rounds is None)

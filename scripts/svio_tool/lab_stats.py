@@ -3,7 +3,8 @@
 import random
 import statistics
 
-from svio_tool.lab import NAMES, STEPS
+from svio_tool import lab
+from svio_tool.lab import KINDS, NAMES, SIZES, STEPS
 from svio_tool.latency import HEADERS
 
 RESAMPLES = 1000
@@ -149,8 +150,8 @@ def summary(groups):
     return total
 
 
-# What the verdicts are made of.
-HEADLINES = (("rtt_64", "p50_us"), ("tx_1400", "per_s"), ("rx_1400", "per_s"))
+# (load, figure) of what is in every round.
+HEADLINES = tuple((f"{KINDS[what]}_{SIZES[what]}", FIGURES[KINDS[what]][0]) for what in lab.HEADLINES)
 
 
 def headlines(found):

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The part of the report that is about the number of guests: of "bench scaling --vms" and "xen bench"."""
 from svio_tool import lab_bench, scaling_stats, xen_bench
+from svio_tool.bench import spread_text
+from svio_tool.vms_bench import FIGURES
 from svio_tool.ui import SvioError
 
-# (kind, figure, name of the plot, its title, label of the axis, caption)
-PLOTS = (("trip", "p50_us", "guests-p50", "Median round trip of 64 bytes by number of guests", "microseconds",
+# (kind, name of the plot, its title, label of the axis, caption)
+PLOTS = (("trip", "guests-p50", "Median round trip of 64 bytes by number of guests", "microseconds",
           "Round trips of 64 bytes, all guests at once, median (shorter is better)"),
-         ("tcp", "stream_mbit_per_s", "guests-tcp", "TCP by number of guests, all streams together", "Mbit/s",
+         ("tcp", "guests-tcp", "TCP by number of guests, all streams together", "Mbit/s",
           "TCP streams of all pairs at once, together"),
-         ("rate", "per_s", "guests-rate", "Datagrams of 1400 bytes by number of guests, all together",
+         ("rate", "guests-rate", "Datagrams of 1400 bytes by number of guests, all together",
           "datagrams a second", "1400-byte datagrams that were received, all guests together"))
 SOURCES = {"vms": "bench scaling --vms: from VM to VM, on this host",
            "xen": "xen bench: guests of the Xen machine to the peer on its wire"}
@@ -39,13 +41,12 @@ def _cells(result, source):
 def series(result):
     """{kind: {series: {"title", "family", "points": {guests: median over the rounds, smallest, largest}}}}"""
     source, found = source_of(result), {}
-    figures = {kind: figure for kind, figure, *_ in PLOTS}
     try:
         for kind, name, guests, cell in _cells(result, source):
             title = result["ways"][name] if source == "vms" else lab_bench.TITLES[name]
             one = found.setdefault(kind, {}).setdefault(name, {
                 "title": title, "family": FAMILIES.get(name, "paravirtual"), "points": {}})
-            one["points"].setdefault(guests, []).append(cell[figures[kind]])
+            one["points"].setdefault(guests, []).append(cell[FIGURES[kind][0]])
     except (KeyError, TypeError, AttributeError) as error:
         raise SvioError(f"The cells are not those of bench scaling --vms or xen bench ({error}).") from error
     for lines in found.values():
@@ -64,7 +65,7 @@ def parts(results):
         lines = series(result)
         plots = [(draw.lines(lines[kind], f"{name}-{source}", title, label),
                   f"{caption}. Medians over {result['rounds']} rounds; the bar is from the smallest to the "
-                  "largest.") for kind, _, name, title, label, caption in PLOTS if kind in lines]
+                  "largest.") for kind, name, title, label, caption in PLOTS if kind in lines]
         found.append((SOURCES[source], plots, list(rows(lines))))
     return found
 
@@ -78,16 +79,15 @@ def rows(lines):
             texts = []
             for kind, *_ in PLOTS:
                 one = lines.get(kind, {}).get(name, {"points": {}})["points"].get(count)
-                texts.append("{value:,.0f} ({min:,.0f}..{max:,.0f})".format(**one) if one else "-")
+                texts.append(spread_text(one, ",.0f") if one else "-")
             yield (title, str(count), *texts)
 
 
 def csv_rows(results):
     """(approach, load, figure, value, smallest, largest, rounds) as the other lines of figures.csv."""
-    figures = {kind: figure for kind, figure, *_ in PLOTS}
     for result in results:
         for kind, found in series(result).items():
             for name, one in found.items():
                 for count, point in one["points"].items():
-                    yield (name, f"{source_of(result)}_{kind}_{count}", figures[kind], point["value"],
+                    yield (name, f"{source_of(result)}_{kind}_{count}", FIGURES[kind][0], point["value"],
                            point["min"], point["max"], result["rounds"])

@@ -208,8 +208,9 @@ class Program {
     bool watch(int fd, std::size_t what, std::uint32_t events = EPOLLIN);
     // What is ready; false ends the program.
     bool handle(std::size_t what);
-    void watch_room(std::size_t index);
-    void watch_tap(std::size_t index);
+    void watch_while(bool wanted, std::vector<bool>::reference watched, int fd, std::size_t what,
+                     std::uint32_t events);
+    void watch_more(std::size_t index);
     void set_timer();
     void tick();
     // False ends the program.
@@ -266,7 +267,7 @@ void Program::run() {
     const std::size_t end = wires_.size();
     for (std::size_t i = 0; i < wires_.size(); ++i) {
         watch(wires_[i]->fd(), i);
-        watch_tap(i);
+        watch_more(i);
     }
     watch(signals_, end);
     watch(timer_, end + 1);
@@ -298,8 +299,7 @@ bool Program::handle(std::size_t what) {
         } else {
             what &kWritable ? wires_[index]->writable() : wires_[index]->serve();
         }
-        watch_room(index);
-        watch_tap(index);
+        watch_more(index);
         return true;
     }
     if (what == end + 1) {
@@ -309,32 +309,25 @@ bool Program::handle(std::size_t what) {
     return what != end && read_commands();
 }
 
-// The descriptor of a wire that waits for nothing is writable all the time.
-void Program::watch_room(std::size_t index) {
-    const auto &wire = *wires_[index];
-    if (wire.waits() == room_watched_[index]) {
+void Program::watch_while(bool wanted, std::vector<bool>::reference watched, int fd, std::size_t what,
+                          std::uint32_t events) {
+    if (wanted == watched) {
         return;
     }
-    if (wire.waits()) {
-        watch(wire.send_fd(), index | kWritable, EPOLLOUT);
+    if (wanted) {
+        watch(fd, what, events);
     } else {
-        epoll_ctl(epoll_, EPOLL_CTL_DEL, wire.send_fd(), nullptr);
+        epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
     }
-    room_watched_[index] = wire.waits();
+    watched = wanted;
 }
 
-// What the kernel sends waits in its own queue, where TCP sees that the wire is full.
-void Program::watch_tap(std::size_t index) {
+// The descriptor of a wire that waits for nothing is writable all the time. What the kernel behind a TAP
+// sends waits in its own queue, where TCP sees that the wire is full.
+void Program::watch_more(std::size_t index) {
     const auto &wire = *wires_[index];
-    if (wire.tap_fd() < 0 || wire.takes_from_tap() == tap_watched_[index]) {
-        return;
-    }
-    tap_watched_[index] = wire.takes_from_tap();
-    if (tap_watched_[index]) {
-        watch(wire.tap_fd(), index | kTap);
-    } else {
-        epoll_ctl(epoll_, EPOLL_CTL_DEL, wire.tap_fd(), nullptr);
-    }
+    watch_while(wire.waits(), room_watched_[index], wire.send_fd(), index | kWritable, EPOLLOUT);
+    watch_while(wire.takes_from_tap(), tap_watched_[index], wire.tap_fd(), index | kTap, EPOLLIN);
 }
 
 void Program::set_timer() {
@@ -442,7 +435,7 @@ std::string Program::flood(const std::string &command) {
         (*found)->start_flood(options);
     }
     set_timer();
-    watch_room(static_cast<std::size_t>(found - wires_.begin()));
+    watch_more(static_cast<std::size_t>(found - wires_.begin()));
     return {};
 }
 

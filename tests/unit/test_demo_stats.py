@@ -132,8 +132,8 @@ def checksum(data):
 GUEST_MAC, GUEST_IP = bytes.fromhex("525400000001"), bytes([10, 9, 0, 2])
 
 
-def ipv4(protocol, payload, to, target_ip, fragment=0):
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, fragment, 64, protocol, 0, GUEST_IP,
+def ipv4(protocol, payload, to, target_ip, fragment=0, source=GUEST_IP):
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, fragment, 64, protocol, 0, source,
                        target_ip)
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
     return to + GUEST_MAC + b"\x08\x00" + head + payload

@@ -12,11 +12,13 @@ import unittest
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from test_demo_stats import GUEST_MAC, checksum, ipv4  # noqa: E402 (the path comes first)
 from svio_tool import lab, lab_tcp, latency, setup  # noqa: E402 (the path comes first)
 from svio_tool.ui import SvioError  # noqa: E402
 
-GUEST_MAC, GUEST_IP = bytes.fromhex("525400000001"), bytes((10, 77, 9, 2))
+GUEST_IP = bytes((10, 77, 9, 2))        # on the network that the kernel behind the wire knows
 PEER_MAC, PEER_IP = bytes.fromhex("027376696f01"), bytes((10, 77, 9, 1))
 ARP, IP = 0x0806, 0x0800
 SYN, RST, ACK = 2, 4, 16
@@ -29,12 +31,6 @@ Result: OK: 1003220(c1000000+d3220) usec, 51234 (60byte,0frags)
 """
 
 
-def checksum(data):
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total & 0xffff) + (total >> 16)
-    return ~((total & 0xffff) + (total >> 16)) & 0xffff
-
-
 def ethernet(kind, body):
     return PEER_MAC + GUEST_MAC + struct.pack("!H", kind) + body
 
@@ -43,16 +39,10 @@ def arp(code, mac, ip):
     return struct.pack("!HHBBH6s4s6s4s", 1, IP, 6, 4, code, GUEST_MAC, GUEST_IP, mac, ip)
 
 
-def ipv4(protocol, body):
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0x4000, 64, protocol, 0, GUEST_IP,
-                       PEER_IP)
-    return ethernet(IP, head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body)
-
-
 def syn(port, sequence):
     head = struct.pack("!HHIIBBHHH", 4000, port, sequence, 0, 5 << 4, SYN, 8192, 0, 0)
     total = checksum(GUEST_IP + PEER_IP + struct.pack("!BBH", 0, 6, len(head)) + head)
-    return ipv4(6, head[:16] + struct.pack("!H", total) + head[18:])
+    return ipv4(6, head[:16] + struct.pack("!H", total) + head[18:], PEER_MAC, PEER_IP, source=GUEST_IP)
 
 
 class Behind(unittest.TestCase):
@@ -109,10 +99,11 @@ class Behind(unittest.TestCase):
         self.socket.sendto(ethernet(ARP, arp(1, bytes(6), PEER_IP)), self.far)
         self.assertEqual(self.socket.recv(2048)[20:28], struct.pack("!H", 2) + PEER_MAC)
         datagram = struct.pack("!HHHH", 4000, 7, 13, 0) + b"hello"
-        self.socket.sendto(ipv4(17, datagram), self.far)
+        self.socket.sendto(ipv4(17, datagram, PEER_MAC, PEER_IP, source=GUEST_IP), self.far)
         answer = self.socket.recv(2048)
         self.assertEqual(answer[34:47], struct.pack("!HH", 7, 4000) + datagram[4:8] + b"hello")
-        self.socket.sendto(ipv4(17, struct.pack("!HHHH", 4000, 9, 8, 0)), self.far)
+        datagram = struct.pack("!HHHH", 4000, 9, 8, 0)
+        self.socket.sendto(ipv4(17, datagram, PEER_MAC, PEER_IP, source=GUEST_IP), self.far)
         counters = self.peer.ask("counters")["wires"]["w"]
         self.assertEqual((counters["tap_in"], counters["tap_out"], counters["sink"]["datagrams"]), (0, 0, 1))
 
