@@ -83,7 +83,12 @@ class XenLab:
     def _boot(self, path, name):
         with ui.Progress(f"guest {name} boots"):
             guest = self.vm.create(Guest(name, KIND[path]))
-            guest.run(f"ping -c 3 -i 0.2 -W 5 -q {guest.spec.wire_address}")
+            # Seconds after its last message a guest would ask by ARP whether the peer is still there, in the
+            # middle of what is measured of another.
+            address = guest.spec.wire_address
+            guest.run(f"ping -c 3 -i 0.2 -W 5 -q {address} && "
+                      f"ip neigh change {address} dev eth0 nud permanent && ip neigh show {address} | "
+                      "grep PERMANENT")
             self.guests.setdefault(path, []).append(guest)
 
     # --- what is counted ----------------------------------------------------------------------------
