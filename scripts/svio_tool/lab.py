@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from svio_tool import lab_tcp, latency
+from svio_tool import lab_host, latency
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, \
     board_difference, cpu_difference, flat, interrupts, parse_ping_pong, parse_throughput, tx_rate
 from svio_tool.paths import INSTRUCTIONS, QEMU
@@ -37,7 +37,7 @@ class Approach:
     title: str
     family: str
     model: str
-    port: str = "netdev"            # "native": an on-board core owns the wire
+    port: str = "netdev"            # "native": an on-board core owns the wire; "tap", "vhost", "native-tap"
     options: str = ""               # of the device
     vf: str = ""                    # driver of the VF that the guest uses, in place of the PF
 
@@ -48,10 +48,13 @@ APPROACHES = (
     Approach("e1000", "Intel e1000", EMULATED, "e1000"),
     Approach("e1000e", "Intel e1000e", EMULATED, "e1000e"),
     Approach("virtio", "virtio-net, in QEMU", PARAVIRTUAL, "virtio-net-pci"),
+    Approach("virtio-tap", "virtio-net on a TAP, in QEMU", PARAVIRTUAL, "virtio-net-pci", "tap"),
+    Approach("vhost", "virtio-net on a TAP, vhost", PARAVIRTUAL, "virtio-net-pci", "vhost"),
     Approach("vmxnet3", "vmxnet3", PARAVIRTUAL, "vmxnet3"),
     Approach("igb-vf", "igb VF (QEMU's SR-IOV)", SELF, "igb", vf="igbvf"),
     Approach("svio-netdev", "svio VIF, netdev", SELF, "svio-nic"),
     Approach("svio-native", "svio VIF, native port", SELF, "svio-nic", "native"),
+    Approach("svio-tap", "svio VIF on a TAP, native port", SELF, "svio-nic", "native-tap"),
     Approach("svio-sleep", "svio VIF, sleeping core", SELF, "svio-nic", "native", "poll-us=0"),
     Approach("svio-two", "svio VIF, two cores", SELF, "svio-nic", "native", "cores=2"),
     Approach("svio-shared", "svio VF, shared signals", SELF, "svio-nic", "native", "vifs=1,signals=shared",
@@ -73,6 +76,24 @@ class Nic(Row):
     @property
     def pf_mac(self):
         return f"52:54:00:73:78:{self.index:02x}"
+
+    @property
+    def on_tap(self):
+        return self.port in ("tap", "vhost", "native-tap")
+
+    def netdev(self):
+        if self.port not in ("tap", "vhost"):
+            return None if self.on_tap else super().netdev()
+        return (f"tap,id=wire-{self.wire},ifname={lab_host.wire_tap_of(self)},script=no,downscript=no"
+                + (",vhost=on" if self.port == "vhost" else ""))
+
+    def wire_words(self):
+        return f"port=tap:{lab_host.wire_tap_of(self)}" if self.port == "native-tap" else super().wire_words()
+
+    def peer_argument(self):
+        if self.on_tap:
+            return f"{self.wire},if:{lab_host.wire_tap_of(self)},{self.peer_ip}"
+        return super().peer_argument()
 
     def device(self):
         text = super().device()
@@ -239,23 +260,32 @@ class Lab(latency.Bench):
     def _rows(self, folder):
         rows = nics(self.names, folder, self.counting)
         self.not_run = models_missing(rows)
+        why = lab_host.vhost_missing()
+        if why:
+            self.not_run.update({row.key: why for row in rows if row.port == "vhost"})
         return [row for row in rows if row.key not in self.not_run]
 
     def _vm(self):
+        host = self.peer if isinstance(self.peer, lab_host.HostPeer) else None
         return Vm(self.name, nics=[device for row in self.rows for device in row.devices()],
                   netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel, smp=1,
                   memory=1024, append=f"tsc=reliable {self.append}".strip(),
                   # QEMU's traces go there while they are on, in the anatomy's short windows alone.
-                  extra=["-D", self.trace_path(), *self._counter()])
+                  extra=["-D", self.trace_path(), *self._counter()],
+                  before=host.within() if host and any(row.on_tap for row in self.rows) else ())
 
     def _peer(self):
-        if not self.tcp:
+        """With a host behind it where one is wanted; and a host is wanted where a wire is its own."""
+        if not self.tcp and not any(row.on_tap for row in self.rows):
             return super()._peer()
         try:
-            return lab_tcp.TcpPeer(self.rows, self.peer_program)
+            return lab_host.HostPeer(self.rows, self.peer_program)
         except SvioError as error:
-            self.no_tcp = error.sentence + (f" ({error.detail.splitlines()[-1]})" if error.detail else "")
-            return super()._peer()
+            why = error.sentence + (f" ({error.detail.splitlines()[-1]})" if error.detail else "")
+        self.no_tcp = why
+        self.not_run.update({row.key: why for row in self.rows if row.on_tap})
+        self.rows = [row for row in self.rows if not row.on_tap]
+        return super()._peer()
 
     def instructions_path(self):
         return self.folder / "instructions"
@@ -352,7 +382,7 @@ class Lab(latency.Bench):
         if what == "packets":
             process = self.vm.spawn(PKTGEN_GO_SH.format(seconds=self.seconds))
         elif what in TCP:
-            process = self.vm.spawn(lab_tcp.program(row, self.seconds, what == "tcp-rx"))
+            process = self.vm.spawn(lab_host.program(row, self.seconds, what == "tcp-rx"))
         elif what != "rx":
             process = self.vm.spawn(f"cd /tmp/cells; . /tmp/cells.sh; go {row.wire}-{what}")
         begin = time.monotonic()
@@ -395,7 +425,7 @@ class Lab(latency.Bench):
                 cell["per_s"] = cell["tx_per_s"] + cell["rx_per_s"]
                 messages += received
         elif what in TCP:
-            cell.update(lab_tcp.parse(text))
+            cell.update(lab_host.parse(text))
             messages = wire["tap_in"] + wire["tap_out"]
         elif what == "rx":
             cell.update(per_s=received / spent, seconds=spent, offered_per_s=wire["flood_sent"] / spent)
@@ -443,7 +473,7 @@ class Lab(latency.Bench):
 KINDS = {"64": "rtt", "1400": "rtt", "loaded": "loaded", "tx": "tx", "rx": "rx", "both": "both",
          "packets": "packets", "tcp-tx": "tcp_tx", "tcp-rx": "tcp_rx"}
 SIZES = {**dict.fromkeys(WHATS, BIG), "64": SMALL, "loaded": SMALL, "packets": LEAST,
-         **dict.fromkeys(TCP, lab_tcp.PAYLOAD)}        # bytes of a message
+         **dict.fromkeys(TCP, lab_host.PAYLOAD)}        # bytes of a message
 
 
 def ranges(text):

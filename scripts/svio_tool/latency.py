@@ -94,6 +94,11 @@ class Row:
         return f"{self.nic}/{self.port}"
 
     @property
+    def on_tap(self):
+        """Its wire is a TAP interface, of which the peer has the kernel's end."""
+        return False
+
+    @property
     def mac(self):
         return f"52:54:00:73:76:{self.index:02x}"
 
@@ -119,13 +124,16 @@ class Row:
         return (f"dgram,id=wire-{self.wire},local.type=unix,local.path={near},"
                 f"remote.type=unix,remote.path={far}")
 
-    def device(self):
+    def wire_words(self):
+        """The device's property that joins it to its wire."""
         near, far = self._ends()
         # A comma inside of a value is written twice on QEMU's command line.
-        wire = f"port=dgram:{near},,{far}" if self.port == "native" else f"netdev=wire-{self.wire}"
+        return f"port=dgram:{near},,{far}" if self.port == "native" else f"netdev=wire-{self.wire}"
+
+    def device(self):
         # Nothing boots from the network: without its boot ROM a NIC needs no further package.
         rom = "" if self.on_board else ",romfile="
-        return f"{self.nic},id={self.qom_id},{wire},mac={self.mac}{rom}"
+        return f"{self.nic},id={self.qom_id},{self.wire_words()},mac={self.mac}{rom}"
 
     def peer_argument(self):
         near, far = self._ends()

@@ -67,7 +67,7 @@ class Vm:
 
     def __init__(self, name="vm", nics=(), netdevs=(), machine="q35", accel=None, smp=1, memory=512,
                  kernel=DEFAULT_KERNEL, extra=(), append="", plugin=None, run_dir=None, boot_timeout=180,
-                 wait=True, interactive=False, detached=False):
+                 wait=True, interactive=False, detached=False, before=()):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name):
             raise SvioError(f"A VM's name has letters, digits, dots and dashes only, not: {name}")
         self.name, self.nics, self.netdevs = name, list(nics), list(netdevs)
@@ -80,6 +80,7 @@ class Vm:
         self.plugin = any(_bare(nic, "svio") for nic in self.nics) if plugin is None else plugin
         self.boot_timeout, self.wait, self.interactive = boot_timeout, wait, interactive
         self.detached = detached        # it may go on when we end, and then has the name
+        self.before = list(before)      # words before QEMU's, of a program that becomes QEMU
         self.run_dir = Path(run_dir) if run_dir else RUN / name
         self.sockets = self.run_dir
         self.process = self.monitor = self.agent = None
@@ -223,7 +224,7 @@ class Vm:
         with open(self.error_path, "wb") as errors:
             try:
                 # Its own session: Ctrl-C is ours to handle, and QEMU is asked to end in order.
-                self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=errors,
+                self.process = subprocess.Popen(self.before + words, stdin=subprocess.DEVNULL, stdout=errors,
                                                 stderr=errors, start_new_session=True,
                                                 pass_fds=(self._lock.fileno(),) if self.detached else (),
                                                 preexec_fn=None if self.detached else end_with_us())

@@ -22,6 +22,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -39,6 +40,8 @@ constexpr std::size_t kLineMax = 4096;
 constexpr std::size_t kWritable = 1u << 31;
 constexpr std::size_t kTap = 1u << 30;
 
+constexpr std::string_view kInterface = "if:"; // begins the name of an interface in a wire
+
 const char kHelp[] =
     R"(Usage: svio-wire-peer --wire NAME,LOCAL,REMOTE,IP[/BITS][,TAP] [--wire ...] [--no-control]
 
@@ -46,6 +49,9 @@ The host at the other end of a wire. A wire is a pair of unix datagram sockets o
 Ethernet frame: this program binds LOCAL and sends to REMOTE, the NIC does the reverse:
     -netdev dgram,id=n0,local.type=unix,local.path=REMOTE,remote.type=unix,remote.path=LOCAL
     -device svio-nic,port=dgram:REMOTE,,LOCAL
+A wire can be a network interface, too: this program gets what comes from it and sends into it, as packet(7)
+tells, so that it is at the kernel's end of a TAP interface that QEMU has opened:
+    -netdev tap,id=n0,ifname=INTERFACE,script=no,downscript=no
 On each wire it is the host IP and answers ARP, ICMP echo and UDP:
     port 7      echo
     port 9      discard: datagrams are counted, with the times of the first and the last
@@ -57,6 +63,8 @@ Malformed frames are counted and otherwise ignored.
                                 interface at the end what this host does not answer (TCP, say) goes to the
                                 kernel behind it, which has to have this host's MAC, 02:73:76:69:6f:NN
                                 (NN: the number of the wire, from 01 on), and address
+  --wire NAME,if:INTERFACE,IP   a wire that is an interface; its kernel must not answer ARP there (ip link set dev
+                                INTERFACE arp off). Needs CAP_NET_RAW
   --no-control                  do not read commands from standard input; run until SIGTERM or SIGINT
   --help                        this text
 
@@ -105,11 +113,20 @@ WireOptions parse_wire(const std::string &text, std::size_t index) {
     for (std::string part; std::getline(stream, part, ',');) {
         parts.push_back(part);
     }
+    const bool interface = parts.size() > 1 && parts[1].starts_with(kInterface);
+    if (interface) {
+        parts.insert(parts.begin() + 2, "");
+    }
     if (parts.size() < 4 || parts.size() > 5 || !good_name(parts[0]) || text.back() == ',') {
-        throw std::runtime_error("--wire wants NAME,LOCAL,REMOTE,IP[,TAP], not \"" + text + "\"");
+        throw std::runtime_error(
+            "--wire wants NAME,LOCAL,REMOTE,IP[,TAP] or NAME,if:INTERFACE,IP[,TAP], not \"" + text + "\"");
     }
     parts.resize(5);
-    WireOptions wire{.name = parts[0], .local = parts[1], .remote = parts[2], .tap = parts[4]};
+    WireOptions wire{.name = parts[0],
+                     .local = parts[1],
+                     .remote = parts[2],
+                     .interface = interface ? parts[1].substr(kInterface.size()) : "",
+                     .tap = parts[4]};
     const auto slash = parts[3].find('/');
     const auto bits = slash == std::string::npos ? 32 : parse_number(parts[3].substr(slash + 1));
     if (!parse_ip(parts[3].substr(0, slash), wire.ip.address) || !bits || *bits > 32) {

@@ -5,10 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
-#include <stdexcept>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <vector>
 
 namespace svio::wire_peer {
@@ -16,50 +13,10 @@ namespace svio::wire_peer {
 namespace {
 
 constexpr unsigned kBatch = 64;
-constexpr std::size_t kFrameMax = 65536 + 18;
-constexpr int kSocketBuffer = 8 << 20;
+constexpr std::size_t kFrameMax = 65536 + 28; // with what may come before it, see link.cpp
 constexpr std::size_t kWaitingMax = 64;
 // Between two looks at what arrived: few, so that a flood does not delay answers.
 constexpr unsigned kFloodBatch = 8;
-
-[[noreturn]] void fail(const std::string &what, int error) {
-    throw std::runtime_error(what + ": " + std::strerror(error));
-}
-
-sockaddr_un address_of(const std::string &path) {
-    sockaddr_un address{};
-    if (path.empty() || path.size() >= sizeof address.sun_path) {
-        throw std::runtime_error("the socket path \"" + path + "\" is empty or longer than " +
-                                 std::to_string(sizeof address.sun_path - 1) + " bytes");
-    }
-    address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path.data(), path.size());
-    return address;
-}
-
-// A socket file that nobody listens to any more is in the way of bind(). Anything else is left alone.
-void remove_stale(int fd, const sockaddr_un &address) {
-    struct stat facts {};
-    if (lstat(address.sun_path, &facts) != 0 || !S_ISSOCK(facts.st_mode)) {
-        return;
-    }
-    // An empty datagram to a bound socket would reach its owner; connecting does not.
-    if (connect(fd, reinterpret_cast<const sockaddr *>(&address), sizeof address) != 0 &&
-        errno == ECONNREFUSED) {
-        unlink(address.sun_path);
-    }
-    sockaddr nobody{};
-    nobody.sa_family = AF_UNSPEC;
-    connect(fd, &nobody, sizeof nobody);
-}
-
-// Root may exceed the system's limit; others get as much as the limit allows.
-void enlarge(int fd, int forced, int plain) noexcept {
-    const int size = kSocketBuffer;
-    if (setsockopt(fd, SOL_SOCKET, forced, &size, sizeof size) != 0) {
-        setsockopt(fd, SOL_SOCKET, plain, &size, sizeof size);
-    }
-}
 
 } // namespace
 
@@ -99,36 +56,19 @@ struct Wire::Batch {
 };
 
 Wire::Wire(const WireOptions &options)
-    : options_(options), responder_(options.mac, options.ip), remote_(address_of(options.remote)),
-      batch_(std::make_unique<Batch>()) {
-    const auto local = address_of(options.local);
-    fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    send_fd_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd_ < 0 || send_fd_ < 0) {
-        fail("no unix datagram socket", errno);
-    }
+    : options_(options), responder_(options.mac, options.ip), batch_(std::make_unique<Batch>()),
+      link_(options.interface.empty() ? socket_link(options.local, options.remote)
+                                      : interface_link(options.interface)) {
     if (!options.tap.empty()) {
         tap_ = std::make_unique<Tap>(options.tap);
     }
-    enlarge(send_fd_, SO_SNDBUFFORCE, SO_SNDBUF);
-    enlarge(fd_, SO_RCVBUFFORCE, SO_RCVBUF);
-    remove_stale(fd_, local);
-    if (bind(fd_, reinterpret_cast<const sockaddr *>(&local), sizeof local) != 0) {
-        const int error = errno;
-        close(fd_);
-        fail("cannot bind " + options.local, error);
-    }
 }
 
-Wire::~Wire() {
-    close(fd_);
-    close(send_fd_);
-    unlink(options_.local.c_str());
-}
+Wire::~Wire() = default;
 
 void Wire::serve() {
     auto &messages = batch_->messages;
-    const int count = recvmmsg(fd_, messages.data(), kBatch, MSG_DONTWAIT, nullptr);
+    const int count = recvmmsg(fd(), messages.data(), kBatch, MSG_DONTWAIT, nullptr);
     if (count < 0) {
         if (errno != EAGAIN && errno != EINTR) {
             ++counters_.receive_errors;
@@ -138,7 +78,7 @@ void Wire::serve() {
     const auto now = monotonic_ns();
     for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
         const auto ignored = counters_.ignored;
-        std::span frame{batch_->bytes.data() + i * kFrameMax, messages[i].msg_len};
+        const auto frame = link_->frame_of({batch_->bytes.data() + i * kFrameMax, messages[i].msg_len});
         if (messages[i].msg_hdr.msg_flags & MSG_TRUNC) {
             ++counters_.received;
             ++counters_.malformed;
@@ -161,36 +101,13 @@ void Wire::serve_tap() {
     }
 }
 
-// Looking the other side's path up costs as much as a message, hence a connected socket of its own: the bound
-// one hears every sender. A VM that came later, or came again, is found by connecting anew.
-bool Wire::connect_remote() noexcept {
-    connected_ = connect(send_fd_, reinterpret_cast<const sockaddr *>(&remote_), sizeof remote_) == 0;
-    return connected_;
-}
-
-Wire::Put Wire::put(std::span<const std::uint8_t> frame) noexcept {
-    ssize_t length = -1;
-    for (bool fresh = false; !fresh && length < 0;) {
-        fresh = !connected_;
-        if (!connected_ && !connect_remote()) {
-            break;
-        }
-        length = ::send(send_fd_, frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (length < 0 && (errno == EAGAIN || errno == ENOBUFS)) {
-            return Put::Full;
-        }
-        connected_ = length >= 0;
-    }
-    if (length >= 0) {
-        ++counters_.sent;
-        return Put::Sent;
-    }
-    if (errno == ECONNREFUSED || errno == ENOENT) {
-        ++counters_.send_no_peer;
-    } else {
-        ++counters_.send_errors;
-    }
-    return Put::Failed;
+Put Wire::put(std::span<const std::uint8_t> frame) noexcept {
+    const auto done = link_->put(frame);
+    counters_.sent += done == Put::Sent;
+    counters_.send_full += done == Put::Lost;
+    counters_.send_no_peer += done == Put::Absent;
+    counters_.send_errors += done == Put::Failed;
+    return done;
 }
 
 void Wire::send(std::span<const std::uint8_t> frame) {
@@ -216,14 +133,14 @@ void Wire::tick() noexcept {
     counters_.flood_missed += due.late;
     for (std::uint64_t left = due.frames; left; --left) {
         const auto done = waiting_.empty() ? put(flood_->frame()) : Put::Full;
-        if (done == Put::Failed) {
+        if (done == Put::Absent || done == Put::Failed) {
             return stop_flood();
         }
         if (done == Put::Full) {
             counters_.flood_missed += left;
             return;
         }
-        ++counters_.flood_sent;
+        ++(done == Put::Lost ? counters_.flood_missed : counters_.flood_sent);
         flood_->next();
     }
 }
@@ -239,10 +156,10 @@ void Wire::writable() noexcept {
         if (done == Put::Full) {
             return;
         }
-        if (done == Put::Failed) {
+        if (done == Put::Absent || done == Put::Failed) {
             return stop_flood();
         }
-        ++counters_.flood_sent;
+        ++(done == Put::Lost ? counters_.flood_missed : counters_.flood_sent);
         flood_->next();
     }
 }

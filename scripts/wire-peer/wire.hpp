@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// One wire: a unix datagram socket on which each datagram is one Ethernet frame.
+// One wire: its link, who answers on it, and what else is sent there.
 #pragma once
 
 #include "flood.hpp"
+#include "link.hpp"
 #include "responder.hpp"
 #include "tap.hpp"
 
@@ -10,7 +11,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <sys/un.h>
 #include <vector>
 
 namespace svio::wire_peer {
@@ -19,23 +19,24 @@ std::uint64_t monotonic_ns() noexcept;
 
 struct WireOptions {
     std::string name;
-    std::string local;  // this side's socket
-    std::string remote; // the NIC's socket
-    std::string tap;    // an interface for what this host does not answer itself; empty: none
+    std::string local;     // this side's socket
+    std::string remote;    // the NIC's socket
+    std::string interface; // in place of the two: an interface of the host's whose other end the NIC has
+    std::string tap;       // an interface for what this host does not answer itself; empty: none
     Mac mac{};
     Ipv4Range ip{};
 };
 
 class Wire {
   public:
-    // Binds the local socket; throws std::runtime_error with a sentence.
+    // Opens the link; throws std::runtime_error with a sentence.
     explicit Wire(const WireOptions &options);
     ~Wire();
     Wire(const Wire &) = delete;
     Wire &operator=(const Wire &) = delete;
 
-    int fd() const noexcept { return fd_; }
-    int send_fd() const noexcept { return send_fd_; }
+    int fd() const noexcept { return link_->fd(); }
+    int send_fd() const noexcept { return link_->send_fd(); }
     const std::string &name() const noexcept { return options_.name; }
     const Counters &counters() const noexcept { return counters_; }
     void reset_counters() noexcept { counters_ = Counters{}; }
@@ -61,20 +62,14 @@ class Wire {
 
   private:
     struct Batch;
-    enum class Put { Sent, Full, Failed };
-
     void send(std::span<const std::uint8_t> frame);
     Put put(std::span<const std::uint8_t> frame) noexcept;
-    bool connect_remote() noexcept;
 
     WireOptions options_;
     Responder responder_;
-    int fd_ = -1;
-    int send_fd_ = -1;
-    bool connected_ = false;
-    sockaddr_un remote_{};
     Counters counters_;
     std::unique_ptr<Batch> batch_;
+    std::unique_ptr<Link> link_;
     std::optional<Flood> flood_;
     std::unique_ptr<Tap> tap_;
     // Answers that found the wire full, as any host has a queue before its NIC. They go before the flood.

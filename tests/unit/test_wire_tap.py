@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from test_demo_stats import GUEST_MAC, checksum, ipv4  # noqa: E402 (the path comes first)
-from svio_tool import lab, lab_tcp, latency, setup  # noqa: E402 (the path comes first)
+from svio_tool import lab, lab_host, latency, setup  # noqa: E402 (the path comes first)
 from svio_tool.ui import SvioError  # noqa: E402
 
 GUEST_IP = bytes((10, 77, 9, 2))        # on the network that the kernel behind the wire knows
@@ -64,7 +64,7 @@ class Behind(unittest.TestCase):
         self.socket.bind(f"{folder.name}/w.vm")
         self.socket.settimeout(10)
         self.far = f"{folder.name}/w.peer"
-        self.peer = lab_tcp.TcpPeer([self.row])
+        self.peer = lab_host.HostPeer([self.row])
         self.addCleanup(self.peer.close)
 
     def frame(self, kind):
@@ -88,7 +88,7 @@ class Behind(unittest.TestCase):
     def test_tcp_is_the_kernels(self):
         self.assertEqual(self.ask(1), (RST | ACK, 1001))
         with self.peer.server(self.row):
-            self.assertEqual(self.ask(lab_tcp.PORT), (SYN | ACK, 1001))
+            self.assertEqual(self.ask(lab_host.PORT), (SYN | ACK, 1001))
         counters = self.peer.ask("counters")["wires"]["w"]
         self.assertEqual(counters["tap_refused"], 0)
         self.assertGreaterEqual(counters["tap_in"], 3)      # two of ours, and the answer to the kernel's ARP
@@ -122,11 +122,11 @@ class Behind(unittest.TestCase):
 class Reading(unittest.TestCase):
     def test_iperf3(self):
         text = json.dumps({"end": {"sum_received": {"bits_per_second": 5e7}, "sum_sent": {"retransmits": 3}}})
-        self.assertEqual(lab_tcp.parse(text), {"stream_mbit_per_s": 50, "retransmits": 3})
+        self.assertEqual(lab_host.parse(text), {"stream_mbit_per_s": 50, "retransmits": 3})
         for text, says in (('{"error": "unable to connect"}', "unable to connect"), ("{}", "did not measure"),
                            ("", "did not measure"), ('{"end": []}', "did not measure")):
             with self.assertRaisesRegex(SvioError, says):
-                lab_tcp.parse(text)
+                lab_host.parse(text)
 
     def test_pktgen(self):
         self.assertEqual(lab.parse_pktgen(PKTGEN), (51234, 1.00322))

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""TCP for "svio bench": a Linux host behind the wires of svio-wire-peer, in a network namespace of its own.
+"""A Linux host for "svio bench", in a network namespace of its own.
 
-The peer hands what it does not answer itself to a TAP interface of the wire, and iperf3's server runs behind
-those. An ordinary user gets the namespace with a user namespace around it.
+It is behind the wires of svio-wire-peer: the peer hands what it does not answer itself to a TAP interface of
+the wire, and iperf3's server runs behind those. And it has the TAP interfaces that are wires themselves: QEMU,
+which runs in the namespace then, has one end, and the peer the other. An ordinary user gets the namespace with
+a user namespace around it.
 """
 import json
 import os
@@ -20,8 +22,12 @@ PAYLOAD = 1448              # bytes of TCP in a frame of 1514
 NAMESPACE_SH = r"""
 for name in all default; do echo 1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6; done 2>/dev/null
 while [ "$1" != -- ]; do
-    ip tuntap add dev "$1" mode tap && ip link set dev "$1" address "$2" && ip address add "$3/24" dev "$1" &&
-        ip link set dev "$1" up || exit 1
+    ip tuntap add dev "$1" mode tap || exit 1
+    if [ "$2" = - ]; then       # a wire: the peer answers there, and not this kernel
+        ip link set dev "$1" arp off up || exit 1
+    else
+        ip link set dev "$1" address "$2" && ip address add "$3/24" dev "$1" && ip link set dev "$1" up || exit 1
+    fi
     shift 3
 done
 shift
@@ -33,31 +39,52 @@ def tap_of(row):
     return f"wire{row.index}"
 
 
+def wire_tap_of(row):
+    """The TAP interface that is the wire of this row."""
+    return f"nic{row.index}"
+
+
+def vhost_missing():
+    """Why this host has no vhost for virtio-net; None when it has."""
+    if not os.path.exists("/dev/vhost-net"):
+        return "this host has no /dev/vhost-net (modprobe vhost_net, where its kernel has it)"
+    if not os.access("/dev/vhost-net", os.R_OK | os.W_OK):
+        return "this user may not open /dev/vhost-net"
+    return None
+
+
 def mac_of(number):
     """MAC of the peer on its wire of this number, from 0 on."""
     return f"02:73:76:69:6f:{number + 1:02x}"
 
 
-class TcpPeer(WirePeer):
+class HostPeer(WirePeer):
     """The peer with a kernel behind it."""
 
     def __init__(self, rows, program=WIRE_PEER):
-        for tool in ("unshare", "nsenter", "ip", "iperf3"):
+        for tool in ("unshare", "nsenter", "setpriv", "ip", "iperf3"):
             if not shutil.which(tool):
                 raise SvioError(f"{tool} is not installed (apt-get install util-linux iproute2 iperf3)")
         self.root = os.geteuid() == 0
         taps = [word for number, row in enumerate(rows)
                 for word in (tap_of(row), mac_of(number), row.peer_ip)]
+        taps += [word for row in rows if row.on_tap
+                 for word in (wire_tap_of(row), "-", "-")]
         super().__init__([f"{row.peer_argument()},{tap_of(row)}" for row in rows], program,
                          ["unshare", *([] if self.root else ["--map-root-user"]), "--net",
                           "sh", "-c", NAMESPACE_SH, "sh", *taps, "--"])
 
+    def within(self):
+        """Words before those of a program that runs in the namespace. To go into a user namespace makes a
+        process forget that it is to end with us: it is told once more."""
+        words = ["nsenter", "--target", str(self.process.pid), "--net"]
+        return words if self.root else [*words, "--user", "--preserve-credentials",
+                                        "setpriv", "--pdeathsig", "KILL"]
+
     @contextmanager
     def server(self, row):
         """iperf3's server for one test on this wire."""
-        words = ["nsenter", "--target", str(self.process.pid), "--net",
-                 *([] if self.root else ["--user", "--preserve-credentials"]),
-                 "iperf3", "--server", "--one-off", "--forceflush", "--bind", row.peer_ip,
+        words = [*self.within(), "iperf3", "--server", "--one-off", "--forceflush", "--bind", row.peer_ip,
                  "--port", str(PORT)]
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True, start_new_session=True)
