@@ -96,7 +96,7 @@ def base_of(cell, cells):
     """Identity of the cell that this one stands beside in its round; None if there is none."""
     other = dict(identity(cell))
     if "approach" in cell:
-        other["approach"] = "xen-split" if cell["approach"].startswith("xen-") else "virtio"
+        other["approach"] = lab_stats.base_of(cell["approach"])
     elif "nic" in cell:
         other["nic"], other["port"] = BASELINE
     elif "path" in cell:

@@ -15,6 +15,8 @@ from svio_tool.ui import SvioError
 
 CACHE = BUILD / "kvm-probe.json"
 PATIENCE = 25
+# For a guest that takes KVM and QEMU for Xen 4.17 (QEMU's docs/system/i386/xen.rst).
+XEN_ON_KVM = "kvm,xen-version=0x40011,kernel-irqchip=split"
 
 
 def _key():
@@ -48,6 +50,27 @@ def works():
     # Two test runners may probe at the same time.
     ui.replace_file(CACHE, json.dumps({"key": _key(), "works": works_here, "why": why}) + "\n")
     return works_here, why
+
+
+@functools.lru_cache(None)
+def emulates_xen():
+    """Whether QEMU can make a guest believe that it is one of Xen's: (True or False, why). Such a guest is not
+    booted for it."""
+    works_here, why = works()
+    if not works_here:
+        # It can be a dump of registers, whole in what the doctor says.
+        return False, f"KVM does not work here ({why.removeprefix(f'{QEMU}: ')[:60]}; see scripts/svio doctor)"
+    words = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel",
+             XEN_ON_KVM, "-S", "-monitor", "stdio"]
+    try:
+        done = subprocess.run(words, input="quit\n", capture_output=True, text=True, timeout=PATIENCE,
+                              check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, str(error)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        return False, f"QEMU cannot emulate Xen here: {said[0].rsplit(': ', 1)[-1]}"
+    return True, "QEMU starts with it"
 
 
 def _probe(image):

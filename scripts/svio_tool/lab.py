@@ -26,6 +26,9 @@ TCP = ("tcp-tx", "tcp-rx")
 WHATS = HEADLINES + ("1400", "loaded", "both", "packets") + TCP
 UNARMED = ("rx", "packets", *TCP)   # nothing waits in the guest for its turn
 FLOODS = {"loaded": f"{SMALL} {LOAD_RATE}", "rx": f"{BIG}", "both": f"{BIG}"}
+# A TAP drops what it has no room for, where a dgram wire lets its sender wait: so there a flood has a rate,
+# which is more than guests take, and not as many frames as a CPU can throw away.
+TAP_FLOOD = {"tcg": 150_000, "kvm": 1_000_000}
 TRIPS_MAX = 50_000          # round trips a second that sockperf has room for
 STEPS = 16                  # of the histogram, in each doubling of the time
 
@@ -40,6 +43,7 @@ class Approach:
     port: str = "netdev"            # "native": an on-board core owns the wire; "tap", "vhost", "native-tap"
     options: str = ""               # of the device
     vf: str = ""                    # driver of the VF that the guest uses, in place of the PF
+    driver: str = ""                # which the guest does not load by itself
 
 
 EMULATED, PARAVIRTUAL, SELF = "full emulation", "paravirtual", "self-virtualizing"
@@ -60,6 +64,9 @@ APPROACHES = (
     Approach("svio-shared", "svio VF, shared signals", SELF, "svio-nic", "native", "vifs=1,signals=shared",
              "svio"),
 )
+# Of a guest of QEMU's emulated Xen, which is a machine of its own.
+EMULATED_XEN = Approach("xen-net-device", "xen-net-device (QEMU's emulated Xen; not Linux netback)", PARAVIRTUAL,
+                        "xen-net-device", driver="xen-netfront")
 NAMES = tuple(approach.name for approach in APPROACHES)
 
 
@@ -111,7 +118,7 @@ class Nic(Row):
 
 def nics(names, folder, timed=False):
     return [Nic(one.model, one.port, one.name, index, folder, one.model == "svio-nic", one, timed)
-            for index, one in enumerate(APPROACHES, 1) if one.name in names]
+            for index, one in enumerate((*APPROACHES, EMULATED_XEN), 1) if one.name in names]
 
 
 def models_missing(rows):
@@ -145,6 +152,11 @@ echo $bdf >/sys/bus/pci/drivers_probe
 for try in $(seq 250); do find_dev {mac} >/dev/null && break; usleep 20000; done
 """
 
+LOAD_SH = r"""
+modprobe {driver} || {{ echo "the guest has no driver {driver}" >&2; exit 1; }}
+for try in $(seq 250); do find_dev {mac} >/dev/null && break; usleep 20000; done
+"""
+
 UP_SH = r"""
 dev=$(find_dev {mac}) || {{ echo "no interface has {mac}: the guest has no driver for it" >&2; exit 1; }}
 ip address add {ip}/24 dev $dev && ip link set $dev up || exit 1
@@ -153,9 +165,10 @@ for try in 1 2 3 4 5 6 7 8 9 10; do ping -c 2 -i 0.2 -W 1 -q {peer} >/dev/null &
 [ $try -lt 10 ] || {{ echo "no answer from the wire" >&2; exit 1; }}
 path=$(readlink -f /sys/class/net/$dev/device)
 case ${{path##*/}} in virtio*) path=${{path%/*}};; esac
-if [ -d $path/msi_irqs ]; then ls $path/msi_irqs; else cat $path/irq; fi
+if [ -d $path/msi_irqs ]; then ls $path/msi_irqs; elif [ -e $path/irq ]; then cat $path/irq
+else sed -nE "s/^ *([0-9]+):.* vif${{path##*-}}-.*/\1/p" /proc/interrupts; fi     # event channels of Xen's
 echo =====
-cat $path/resource
+[ ! -e $path/resource ] || cat $path/resource
 echo =====
 basename $(readlink -f $path/driver)
 """
@@ -250,8 +263,9 @@ class Lab(latency.Bench):
     """The VM with a NIC for each row that works here; `not_run` has the reason for each of the others."""
 
     def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", counting=False,
-                 tcp=False):
+                 tcp=False, accel=None):
         super().__init__(kernel=kernel, seconds=seconds, name=name)
+        self.accel = accel
         self.names, self.append = names, append
         self.counting = counting        # for the anatomy: what is counted slows the machine
         self.tcp, self.no_tcp = tcp, None       # whether it is wanted, and why there is none
@@ -269,7 +283,7 @@ class Lab(latency.Bench):
         host = self.peer if isinstance(self.peer, lab_host.HostPeer) else None
         return Vm(self.name, nics=[device for row in self.rows for device in row.devices()],
                   netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel, smp=1,
-                  memory=1024, append=f"tsc=reliable {self.append}".strip(),
+                  memory=1024, accel=self.accel, append=f"tsc=reliable {self.append}".strip(),
                   # QEMU's traces go there while they are on, in the anatomy's short windows alone.
                   extra=["-D", self.trace_path(), *self._counter()],
                   before=host.within() if host and any(row.on_tap for row in self.rows) else ())
@@ -309,6 +323,8 @@ class Lab(latency.Bench):
             words = FIND_SH
             if row.approach.vf:
                 words += VF_SH.format(pf_mac=row.pf_mac, mac=row.mac, driver=row.approach.vf)
+            if row.approach.driver:
+                words += LOAD_SH.format(driver=row.approach.driver, mac=row.mac)
             words += UP_SH.format(mac=row.mac, ip=row.guest_ip, peer=row.peer_ip)
             done = self.vm.run(words, check=False)
             if done.rc:
@@ -352,7 +368,10 @@ class Lab(latency.Bench):
         if what not in FLOODS:
             yield
             return
-        answer = self.peer.ask(f"flood {row.wire} {row.mac} {row.guest_ip} {FLOODS[what]}")
+        words = FLOODS[what]
+        if row.on_tap and what != "loaded":
+            words += f" {TAP_FLOOD['kvm' if 'kvm' in acceleration(None) else 'tcg']}"
+        answer = self.peer.ask(f"flood {row.wire} {row.mac} {row.guest_ip} {words}")
         if "error" in answer:
             raise SvioError(f"The wire peer does not flood: {answer['error']}")
         try:

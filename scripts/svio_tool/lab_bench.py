@@ -11,7 +11,7 @@ from pathlib import Path
 
 from svio_tool import anatomy, kernels, kvm, lab_stats, paths, setup, ui, xen_bench, xen_image
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
-from svio_tool.lab import APPROACHES, HEADLINES, NAMES, WHATS, Lab
+from svio_tool.lab import APPROACHES, EMULATED_XEN, HEADLINES, NAMES, PARAVIRTUAL, SELF, WHATS, Lab
 from svio_tool.latency import mbit_per_s
 from svio_tool.ui import SvioError
 
@@ -20,11 +20,20 @@ ROUNDS, QUICK_ROUNDS = 7, 4
 XEN_ROUNDS = 3
 QUICK_XEN_SECONDS = 2
 QUICK_OTHERS = ("loaded",)
+QUICK_REASON = "--quick leaves them out"
+TAP_NAMES = ("virtio-tap", "svio-tap")
 XEN_NAMES = {"split": "xen-split", xen_bench.DIRECT: "xen-direct", "vif": "xen-vif"}
-TITLES = {**{one.name: one.title for one in APPROACHES}, "xen-split": "Xen netfront/netback",
-          "xen-direct": "e1000e given to a Xen guest", "xen-vif": "svio VIF in a Xen guest"}
-FAMILIES = {**{one.name: one.family for one in APPROACHES}, "xen-split": "paravirtual",
-            "xen-direct": "direct access", "xen-vif": "self-virtualizing"}
+EMULATED_XEN_NAMES = {"virtio": "xen-emulated-virtio", EMULATED_XEN.name: "xen-emulated-net",
+                      "svio-native": "xen-emulated-vif"}
+# {name: (title, family)} of the rows that have machines of their own.
+MACHINES = {"xen-split": ("Xen netfront/netback", PARAVIRTUAL),
+            "xen-direct": ("e1000e given to a Xen guest", "direct access"),
+            "xen-vif": ("svio VIF in a Xen guest", SELF),
+            "xen-emulated-virtio": ("virtio-net in a guest of QEMU's emulated Xen", PARAVIRTUAL),
+            "xen-emulated-net": (EMULATED_XEN.title, EMULATED_XEN.family),
+            "xen-emulated-vif": ("svio VIF in a guest of QEMU's emulated Xen", SELF)}
+TITLES = {**{one.name: one.title for one in APPROACHES}, **{name: one[0] for name, one in MACHINES.items()}}
+FAMILIES = {**{one.name: one.family for one in APPROACHES}, **{name: one[1] for name, one in MACHINES.items()}}
 LEAST_FREE = 16 << 20       # bytes; the raw data of a hundred rounds are smaller
 
 
@@ -47,10 +56,11 @@ def check_places(args):
             raise SvioError(f"Cannot write {name}: its disk is full ({free >> 20} MB are left).")
 
 
-def chosen(text):
-    """Names of --only, in the order of the table."""
+def chosen(text, quick=False):
+    """Names of --only, in the order of the table. Without it all; in a quick run those that the TAP rows are
+    to be compared with, and vhost where there is one."""
     if text is None:
-        return NAMES
+        return tuple(name for name in NAMES if not (quick and name in TAP_NAMES))
     words = [word.strip() for word in text.split(",") if word.strip()]
     unknown = [word for word in words if word not in NAMES]
     if unknown or not words:
@@ -60,21 +70,17 @@ def chosen(text):
 
 
 def not_run():
-    """Rows that this host cannot have, or that bench has no machine for, and why."""
-    works, why = kvm.works()
-    # "why" can be a dump of registers; the doctor shows it.
-    reason = "bench has no machine for it" if works else \
-        f"KVM does not work here ({why.split(':')[0][:40]}; scripts/svio doctor says more)"
-    found = {} if works else {"the same guest under KVM": reason}
-    found["xen-net-device (QEMU's emulated Xen; not Linux netback)"] = reason
-    found["virtio-net, vhost"] = "bench has no tap wire for it yet" if os.path.exists("/dev/vhost-net") \
-        else "this host has no /dev/vhost-net"
+    """What this host cannot have, and why."""
+    emulated, why = kvm.emulates_xen()
+    found = {} if emulated else {"xen-emulated-net": why}
+    if not kvm.works()[0]:
+        found["the same guest under KVM"] = why
     return found
 
 
 def empty_result(names, rounds, seed, seconds, quick=False):
     return {"measurement": "bench", "approaches": {name: {"title": TITLES[name], "family": FAMILIES[name]}
-                                                   for name in (*names, *XEN_NAMES.values())},
+                                                   for name in (*names, *MACHINES)},
             "cells": {}, "anatomy": {}, "anatomy_not_counted": {}, "summary": {}, "not_run": {}, "host": {},
             "qemu_lines": {}, "drivers": {}, "rounds": rounds, "seed": seed, "window_s": seconds,
             "quick": quick, "histogram_steps": lab_stats.STEPS, "complete": False,
@@ -99,7 +105,8 @@ def measure_guest(result, writer, names, seconds, append=""):
         noise, cells, shuffle = Noise(lab), [], random.Random(result["seed"])
         if result["quick"]:
             result["not_run"]["1400-byte round trips, both directions at once, pktgen, TCP"] = \
-                "--quick leaves them out"
+                QUICK_REASON
+            result["not_run"].update({name: QUICK_REASON for name in TAP_NAMES if name not in names})
         elif lab.no_tcp:
             result["not_run"]["TCP (iperf3)"] = lab.no_tcp
         for number in range(1, result["rounds"] + 1):
@@ -219,20 +226,41 @@ def interrupted(error):
     return error is not None
 
 
-def run_xen(result, writer, rounds):
+def measure_emulated_xen(result, writer, rounds, seconds, append=""):
+    """A guest under KVM that takes QEMU for Xen, with the NIC of that and two others."""
+    with Lab(tuple(EMULATED_XEN_NAMES), seconds, name="bench-xen-emulated", accel="kvm-xen",
+             append=f"xen_emul_unplug=unnecessary {append}".strip()) as lab:
+        result["qemu_lines"]["xen-emulated"] = shlex.join(lab.vm.command())
+        cells, shuffle = [], random.Random(result["seed"])
+        for number in range(1, rounds + 1):
+            cells += [{**cell, "approach": EMULATED_XEN_NAMES[cell["approach"]]}
+                      for cell in guest_round(lab, number, rounds, shuffle, HEADLINES)]
+            fill(result, "xen-emulated", cells)
+            result["not_run"].update({EMULATED_XEN_NAMES[name]: why for name, why in lab.not_run.items()})
+            writer.write(result)
+
+
+def run_machine(result, writer, names, measure):
     """In a machine of its own; its failing is a reason, and no end of the bench."""
     why = None
     try:
-        setup.ensure(["compile", "xen-image"])
-        measure_xen(result, writer, rounds)
+        measure()
     except Exception as error:      # whatever ails that machine, what was measured before must not suffer
         if interrupted(error):
             raise KeyboardInterrupt from error
         why = first_sentence(error)
-    for name in XEN_NAMES.values():
+    for name in names:
         if name not in result["summary"]:
-            result["not_run"][name] = why or "it gave no figures"
+            result["not_run"].setdefault(name, why or "it gave no figures")
     writer.write(result)
+
+
+def run_xen(result, writer, rounds):
+    def measure():
+        setup.ensure(["compile", "xen-image"])
+        measure_xen(result, writer, rounds)
+
+    run_machine(result, writer, XEN_NAMES.values(), measure)
 
 
 # --- the tables ----------------------------------------------------------------------------------
@@ -368,6 +396,9 @@ def run(args, names, result, seconds=1, append=""):
     try:
         measure_guest(result, writer, names, seconds, append)
         measure_counting(result, writer, names, append)
+        if kvm.emulates_xen()[0]:
+            run_machine(result, writer, EMULATED_XEN_NAMES.values(), lambda: measure_emulated_xen(
+                result, writer, result["rounds"], seconds, append))
         if args.no_xen:
             result["not_run"].update({name: "--no-xen" for name in XEN_NAMES.values()})
         else:
@@ -388,15 +419,16 @@ def run(args, names, result, seconds=1, append=""):
 
 
 def main(args):
-    names = chosen(args.only)
+    # Who says how many rounds there are wants every load in each.
+    quick = bool(args.quick) and args.rounds is None
+    names = chosen(args.only, quick)
     rounds = rounds_of(args, ROUNDS, QUICK_ROUNDS)
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
     check_places(args)
     setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
     with contextlib.suppress(SvioError):        # what they give is then "not run", with the reason
         setup.ensure(["packages-bench"])
-    # Who says how many rounds there are wants every load in each.
-    result = empty_result(names, rounds, seed, 1, bool(args.quick) and args.rounds is None)
+    result = empty_result(names, rounds, seed, 1, quick)
     with figures(args.json, result):
         run(args, names, result)
     return 0

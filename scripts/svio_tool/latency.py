@@ -132,7 +132,7 @@ class Row:
 
     def device(self):
         # Nothing boots from the network: without its boot ROM a NIC needs no further package.
-        rom = "" if self.on_board else ",romfile="
+        rom = "" if self.on_board or self.nic == "xen-net-device" else ",romfile="
         return f"{self.nic},id={self.qom_id},{self.wire_words()},mac={self.mac}{rom}"
 
     def peer_argument(self):

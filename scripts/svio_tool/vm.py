@@ -19,6 +19,7 @@ from pathlib import Path
 
 from svio_tool import guest_image, host, kernels, ui
 from svio_tool.agent import Agent, GuestError, GuestResult  # noqa: F401 (part of this module's face)
+from svio_tool.kvm import XEN_ON_KVM
 from svio_tool.paths import DEBUG_KERNEL, DEFAULT_KERNEL, PLUGIN, QEMU, RUN
 from svio_tool.qmp import QmpClient, QmpError
 from svio_tool.ui import SvioError
@@ -52,6 +53,8 @@ def acceleration(accel):
         return ["-accel", "kvm", "-cpu", "host"]
     if accel == "tcg":
         return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    if accel == "kvm-xen":
+        return ["-accel", XEN_ON_KVM, "-cpu", "host,+xen-vapic"]
     raise SvioError(f"Unknown accelerator {accel}: kvm or tcg.")
 
 

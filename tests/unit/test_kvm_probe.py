@@ -2,6 +2,7 @@
 """The answer of the KVM probe is kept, also when several processes probe at the same time."""
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -39,6 +40,25 @@ class TestProbe(unittest.TestCase):
         kvm.works.cache_clear()
         self.assertEqual(kvm.works(), (False, "it stopped"))
         self.assertEqual(self.probes, 1)
+
+    def xen(self, works, returncode=0, stderr=""):
+        """What is said of QEMU's emulated Xen: the answer, and how often QEMU was asked."""
+        done = subprocess.CompletedProcess((), returncode, "", stderr)
+        kvm.emulates_xen.cache_clear()
+        self.addCleanup(kvm.emulates_xen.cache_clear)
+        with mock.patch.object(kvm, "works", lambda: works), \
+                mock.patch.object(kvm.subprocess, "run", return_value=done) as run:
+            return kvm.emulates_xen(), run.call_count
+
+    def test_emulated_xen(self):
+        """QEMU itself is asked, and only where KVM works."""
+        self.assertEqual(self.xen((True, "")), ((True, "QEMU starts with it"), 1))
+        (found, why), _ = self.xen((True, ""), 1, "qemu: -accel kvm: kvm: Xen HVM guest support not present\n"
+                                                  "qemu: -accel kvm: failed to initialize kvm\n")
+        self.assertEqual((found, why), (False, "QEMU cannot emulate Xen here: Xen HVM guest support not present"))
+        (found, why), asked = self.xen((False, "qemu-system-x86_64: it stopped"))
+        self.assertEqual((found, asked), (False, 0))
+        self.assertIn("KVM does not work here (it stopped;", why)
 
     def test_two_at_the_same_time(self):
         """Another process writes its answer between our writing and our renaming."""
