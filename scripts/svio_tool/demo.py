@@ -102,9 +102,17 @@ def figures(name, result):
         print(json.dumps(result, indent=1))
 
 
+UNSTEADY = 1.25     # times as slow
+
+
 def noise_text(facts):
-    return (f"Other programs used {facts['others_cores']:.2f} cores meanwhile"
+    text = (f"Other programs used {facts['others_cores']:.2f} cores meanwhile"
             + (": a noisy run, repeat it." if facts["others_cores"] > 0.2 else "."))
+    if (facts.get("speed_spread") or 1) > UNSTEADY:
+        text += (f" The host itself was {facts['speed_spread']:.1f} times as slow at one time as at another "
+                 "(a chain of reads beside each measurement; its slowest and quickest tenth): others share its "
+                 "caches. Ratios within a round bear it, single figures do not.")
+    return text
 
 
 def say_done(result, name):
@@ -249,7 +257,7 @@ def _measure_latency(result, writer):
 
         def on_round(cells):
             fill(result, cells)
-            result["host"]["others_cores"] = noise.others()
+            result["host"].update(others_cores=noise.others(), speed_spread=latency.speed_spread(cells))
             writer.write(result)
 
         latency.measure(bench, result["rounds"], result["seed"], on_round)

@@ -54,12 +54,13 @@ def works():
 
 @functools.lru_cache(None)
 def emulates_xen():
-    """Whether QEMU can make a guest believe that it is one of Xen's: (True or False, why). Such a guest is not
-    booted for it."""
+    """Whether QEMU can make a guest believe that it is one of Xen's: (True or False, why). Such a guest is
+    not booted for it."""
     works_here, why = works()
     if not works_here:
         # It can be a dump of registers, whole in what the doctor says.
-        return False, f"KVM does not work here ({why.removeprefix(f'{QEMU}: ')[:60]}; see scripts/svio doctor)"
+        why = why.removeprefix(f"{QEMU}: ")[:60]
+        return False, f"KVM does not work here ({why}; see scripts/svio doctor)"
     words = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel",
              XEN_ON_KVM, "-S", "-monitor", "stdio"]
     try:

@@ -65,8 +65,8 @@ APPROACHES = (
              "svio"),
 )
 # Of a guest of QEMU's emulated Xen, which is a machine of its own.
-EMULATED_XEN = Approach("xen-net-device", "xen-net-device (QEMU's emulated Xen; not Linux netback)", PARAVIRTUAL,
-                        "xen-net-device", driver="xen-netfront")
+EMULATED_XEN = Approach("xen-net-device", "xen-net-device (QEMU's emulated Xen; not Linux netback)",
+                        PARAVIRTUAL, "xen-net-device", driver="xen-netfront")
 NAMES = tuple(approach.name for approach in APPROACHES)
 
 
@@ -380,7 +380,10 @@ class Lab(latency.Bench):
             self.peer.ask(f"flood {row.wire} off")
 
     def _snapshot(self, row):
-        return {**super()._snapshot(row), "switches": switches(self.vm.pid)}
+        found = {**super()._snapshot(row), "switches": switches(self.vm.pid)}
+        if row.port == "vhost":
+            found["threads"].update(lab_host.vhost_threads(self.vm.pid))
+        return found
 
     def _looked_at(self, row):
         """(datagrams that the guest's UDP got so far, interrupts of the NIC so far). The agent reads files by
@@ -460,6 +463,7 @@ class Lab(latency.Bench):
         cpu = cpu_difference(before["threads"], after["threads"])
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
         cell.update(messages=messages, cpu_s=cpu, interrupts=signals,
+                    probe_ms=latency.mean_probe(before, after),
                     switches=cpu_difference(before["switches"], after["switches"]))
         if row.on_board:
             cell["board"] = board_difference(before["board"], after["board"])

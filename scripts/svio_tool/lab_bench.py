@@ -9,10 +9,9 @@ import textwrap
 import time
 from pathlib import Path
 
-from svio_tool import anatomy, kernels, kvm, lab_stats, paths, setup, ui, xen_bench, xen_image
+from svio_tool import anatomy, kernels, kvm, lab_stats, latency, paths, setup, ui, xen_bench, xen_image
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.lab import APPROACHES, EMULATED_XEN, HEADLINES, NAMES, PARAVIRTUAL, SELF, WHATS, Lab
-from svio_tool.latency import mbit_per_s
 from svio_tool.ui import SvioError
 
 # The headline figures need rounds, to have intervals; a quick run has only one of the other loads, once.
@@ -33,7 +32,8 @@ MACHINES = {"xen-split": ("Xen netfront/netback", PARAVIRTUAL),
             "xen-emulated-net": (EMULATED_XEN.title, EMULATED_XEN.family),
             "xen-emulated-vif": ("svio VIF in a guest of QEMU's emulated Xen", SELF)}
 TITLES = {**{one.name: one.title for one in APPROACHES}, **{name: one[0] for name, one in MACHINES.items()}}
-FAMILIES = {**{one.name: one.family for one in APPROACHES}, **{name: one[1] for name, one in MACHINES.items()}}
+FAMILIES = {**{one.name: one.family for one in APPROACHES},
+            **{name: one[1] for name, one in MACHINES.items()}}
 LEAST_FREE = 16 << 20       # bytes; the raw data of a hundred rounds are smaller
 
 
@@ -113,7 +113,7 @@ def measure_guest(result, writer, names, seconds, append=""):
             cells += guest_round(lab, number, result["rounds"], shuffle, loads(number, result["quick"]))
             result["not_run"].update(lab.not_run)
             result["stalled"] = lab.stalled
-            result["host"]["others_cores"] = noise.others()
+            result["host"].update(others_cores=noise.others(), speed_spread=latency.speed_spread(cells))
             fill(result, "guest", cells)
             writer.write(result)
         with ui.Progress("anatomy of a message") as progress:
@@ -188,7 +188,7 @@ def xen_cell(cell):
              "domains": {"cpu_s": cell["cpu_s"], "interrupts": cell["interrupts"]}}
     del found["host_cpu_s"]
     if "per_s" in cell:
-        found["mbit_per_s"] = mbit_per_s(cell["per_s"], cell["size"])
+        found["mbit_per_s"] = latency.mbit_per_s(cell["per_s"], cell["size"])
     return found
 
 

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Linux host for "svio bench", in a network namespace of its own.
 
-It is behind the wires of svio-wire-peer: the peer hands what it does not answer itself to a TAP interface of
-the wire, and iperf3's server runs behind those. And it has the TAP interfaces that are wires themselves: QEMU,
-which runs in the namespace then, has one end, and the peer the other. An ordinary user gets the namespace with
-a user namespace around it.
+It is behind the wires of svio-wire-peer: the peer hands what it does not answer itself to a TAP interface
+of the wire, and iperf3's server runs behind those. And it has the TAP interfaces that are wires themselves:
+QEMU, which runs in the namespace then, has one end, and the peer the other. An ordinary user gets the
+namespace with a user namespace around it.
 """
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 from svio_tool.latency import WirePeer
 from svio_tool.paths import WIRE_PEER
 from svio_tool.ui import SvioError
+from svio_tool.vm import cpu_seconds_of
 
 PORT = 5201
 PAYLOAD = 1448              # bytes of TCP in a frame of 1514
@@ -26,7 +29,8 @@ while [ "$1" != -- ]; do
     if [ "$2" = - ]; then       # a wire: the peer answers there, and not this kernel
         ip link set dev "$1" arp off up || exit 1
     else
-        ip link set dev "$1" address "$2" && ip address add "$3/24" dev "$1" && ip link set dev "$1" up || exit 1
+        ip link set dev "$1" address "$2" && ip address add "$3/24" dev "$1" &&
+            ip link set dev "$1" up || exit 1
     fi
     shift 3
 done
@@ -51,6 +55,17 @@ def vhost_missing():
     if not os.access("/dev/vhost-net", os.R_OK | os.W_OK):
         return "this user may not open /dev/vhost-net"
     return None
+
+
+def vhost_threads(pid):
+    """{name: CPU seconds} of the kernel's threads that work for this QEMU. Since Linux 6.4 they are threads
+    of QEMU's own and counted there."""
+    name, found = f"vhost-{pid}", {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "comm").read_text().strip() == name:
+                found[name] = found.get(name, 0) + cpu_seconds_of(folder / "stat")
+    return found
 
 
 def mac_of(number):

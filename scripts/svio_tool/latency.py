@@ -6,7 +6,9 @@ process. A round visits every NIC in a shuffled order; sockperf in the guest mea
 what arrived, and QEMU's threads and the board's counters are read before and after each measurement.
 Latencies are full round trips in microseconds.
 """
+import functools
 import json
+import math
 import random
 import re
 import shutil
@@ -278,6 +280,39 @@ def cpu_difference(before, after):
     return total
 
 
+# --- the host's own speed ------------------------------------------------------------------------
+
+PROBE_STEPS = 20_000
+
+
+@functools.lru_cache(None)
+def _probe_chain():
+    order = list(range(1 << 15))        # a megabyte of numbers, more than a core's first cache
+    random.Random(1).shuffle(order)
+    return order
+
+
+def probe_ms():
+    """How long this host takes for always the same chain of reads, milliseconds: the least of three. What
+    /proc/stat does not know, neighbours of a virtual machine in the caches of its CPUs, shows here."""
+    chain, least = _probe_chain(), math.inf
+    for _ in range(3):
+        begin, at = time.perf_counter(), 0
+        for _ in range(PROBE_STEPS):
+            at = chain[at]
+        least = min(least, time.perf_counter() - begin)
+    return least * 1000
+
+
+def speed_spread(cells):
+    """How many times as long the slowest tenth of the probes beside these cells took as the quickest."""
+    values = sorted(cell["probe_ms"] for cell in cells if "probe_ms" in cell)
+    if not values:
+        return None
+    edge = len(values) // 10
+    return values[-1 - edge] / values[edge]
+
+
 # --- measuring -----------------------------------------------------------------------------------
 
 def arm(vm, programs):
@@ -370,7 +405,7 @@ class Bench:
         peer = self.peer.ask("counters")
         return {"board": self.vm.stats(row.qom_id) if row.on_board else None,
                 "threads": self.vm.thread_cpu_seconds(), "peer_cpu": peer["cpu_s"],
-                "wire": peer["wires"][row.wire]}
+                "wire": peer["wires"][row.wire], "probe_ms": probe_ms()}
 
     def cell(self, row, what):
         """One measurement of one NIC; everything that was counted meanwhile."""
@@ -397,11 +432,16 @@ class Bench:
         numbers = self.device_irqs[row.key]
         cpu = cpu_difference(before["threads"], after["threads"])
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
-        cell.update(messages=messages, cpu_s=cpu,
+        cell.update(messages=messages, cpu_s=cpu, probe_ms=mean_probe(before, after),
                     interrupts=interrupts(new, numbers) - interrupts(old, numbers))
         if row.on_board:
             cell["board"] = board_difference(before["board"], after["board"])
         return cell
+
+
+def mean_probe(before, after):
+    """Of two snapshots."""
+    return (before["probe_ms"] + after["probe_ms"]) / 2
 
 
 def mbit_per_s(per_s, size):

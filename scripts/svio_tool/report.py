@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from svio_tool import lab_bench, lab_stats, report_guests, setup, ui
+from svio_tool.demo import noise_text
 from svio_tool.ui import SvioError
 
 STYLE = (Path(__file__).parent / "report.css")
@@ -162,6 +163,9 @@ def stages(result):
 # Who carries a frame between the guest's queues and the wire. Each of them copies it once each way.
 MODEL = "QEMU's model of the NIC: the vCPU stops at\neach register, the I/O thread receives"
 CARRIERS = {"virtio": "QEMU's I/O thread, woken by a doorbell,\nreads queues in the guest's RAM",
+            "virtio-tap": "QEMU's I/O thread, woken by a doorbell,\nreads queues in the guest's RAM; TAP",
+            "vhost": "a thread of the host's kernel, woken by a\ndoorbell, reads queues in the guest's RAM",
+            "svio-tap": "an on-board core (a thread) polls the\nqueues and owns the wire, a TAP",
             "svio-netdev": "an on-board core (a thread) polls the\nqueues; the wire is QEMU's",
             "svio-sleep": "an on-board core (a thread), woken by\ndoorbells and by its wire",
             "svio-two": "two on-board cores (threads) poll the\nqueues and own the wire"}
@@ -276,9 +280,7 @@ def limits(result):
     texts = []
     if facts.get("accel") == "tcg":
         texts.append("The guest's CPU is emulated (TCG): quote ratios, not microseconds. KVM changes them.")
-    others = facts.get("others_cores", 0)
-    texts.append(f"Other programs used {others:.2f} cores meanwhile"
-                 + (": a noisy run, repeat it." if others > 0.2 else "."))
+    texts.append(noise_text({"others_cores": 0, **facts}))
     if not result["complete"]:
         texts.append(f"The run ended early ({result.get('ended', 'unknown')}): these are the rounds until "
                      "then.")

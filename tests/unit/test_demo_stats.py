@@ -347,5 +347,21 @@ class Peer(unittest.TestCase):
         self.assertFalse(os.path.exists(self.far))
 
 
+class HostSpeed(unittest.TestCase):
+    def test_spread(self):
+        """The slowest tenth to the quickest; a single odd value of many is no spread."""
+        self.assertIsNone(latency.speed_spread([{}]))
+        self.assertEqual(latency.speed_spread([{"probe_ms": 2.0}, {"probe_ms": 3.0}, {}]), 1.5)
+        self.assertEqual(latency.speed_spread([{"probe_ms": 1.0}] * 19 + [{"probe_ms": 9.0}]), 1)
+        self.assertEqual(latency.speed_spread([{"probe_ms": 1.0}] * 5 + [{"probe_ms": 2.0}] * 5), 2)
+
+    def test_what_is_said(self):
+        facts = {"others_cores": 0.0}
+        self.assertNotIn("slow", demo.noise_text(facts))
+        self.assertNotIn("slow", demo.noise_text({**facts, "speed_spread": 1.1}))
+        self.assertIn("1.8 times as slow", demo.noise_text({**facts, "speed_spread": 1.8}))
+        self.assertGreater(latency.probe_ms(), 0)
+
+
 if __name__ == "__main__":
     unittest.main()

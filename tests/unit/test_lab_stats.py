@@ -147,7 +147,8 @@ class Reading(unittest.TestCase):
             said.append(words.split()[-1] if words.startswith("flood") else words)
             return {"wires": {"w": {"flood_sent": 900}}, "cpu_s": 1.0}
         one = lab.Lab(("virtio",))
-        row = types.SimpleNamespace(key="virtio", wire="w", mac="m", guest_ip="i", on_board=False)
+        row = types.SimpleNamespace(key="virtio", wire="w", mac="m", guest_ip="i", on_board=False,
+                                    port="netdev", on_tap=False)
         one.device_irqs = {"virtio": {"24"}}
         one.peer = types.SimpleNamespace(ask=ask)
         one.vm = types.SimpleNamespace(get=get, pid=os.getpid(), thread_cpu_seconds=lambda: {})
@@ -268,8 +269,8 @@ class Options(unittest.TestCase):
                 lab_bench.run_xen(result, lab_bench.Writer(None), 1)
         finally:
             lab_bench.measure_xen, lab_bench.setup.ensure = kept
-        self.assertEqual(result["not_run"], {name: "The guest did not boot."
-                                             for name in ("xen-split", "xen-direct", "xen-vif", "xen-emulated-net")})
+        names = ("xen-split", "xen-direct", "xen-vif", "xen-emulated-net")
+        self.assertEqual(result["not_run"], {name: "The guest did not boot." for name in names})
 
     def test_result_is_json(self):
         result = lab_bench.empty_result(("virtio",), 1, 2, 1)

@@ -46,7 +46,8 @@ class TestLab(unittest.TestCase):
         self.assertIn("--no-xen", found["not_run"]["xen-split"])
         cells = found["cells"]["guest"]
         measured, kinds = set(names) - {"vmxnet3"}, set(KINDS.values())
-        if not os.access("/dev/net/tun", os.R_OK | os.W_OK):      # on which both TAPs and TCP's other end depend
+        if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+            # TAPs depend on it, and TCP's other end
             for name in ("virtio-tap", "svio-tap", "TCP (iperf3)"):
                 self.assertIn("/dev/net/tun", found["not_run"][name])
             measured, kinds = measured - {"virtio-tap", "svio-tap"}, kinds - {"tcp_tx", "tcp_rx"}
