@@ -109,9 +109,9 @@ def noise_text(facts):
     text = (f"Other programs used {facts['others_cores']:.2f} cores meanwhile"
             + (": a noisy run, repeat it." if facts["others_cores"] > 0.2 else "."))
     if (facts.get("speed_spread") or 1) > UNSTEADY:
-        text += (f" The host itself was {facts['speed_spread']:.1f} times as slow at one time as at another "
-                 "(a chain of reads beside each measurement; its slowest and quickest tenth): others share its "
-                 "caches. Ratios within a round bear it, single figures do not.")
+        text += (f" The host itself was {facts['speed_spread']:.1f} times as slow at one time as at "
+                 "another (a chain of reads beside each measurement; its slowest and quickest tenth): others "
+                 "share its caches. Ratios within a round bear it, single figures do not.")
     return text
 
 
