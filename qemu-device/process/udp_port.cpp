@@ -3,7 +3,9 @@
 
 #include "log.hpp"
 
+#include <algorithm>
 #include <arpa/inet.h>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <sys/socket.h>
@@ -86,15 +88,29 @@ void UdpPort::read_batch() {
 }
 
 void UdpPort::send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) {
+    std::array<mmsghdr, 64> messages;
     blocked_ = false;
-    for (size_t i = 0; i < frames.size(); i++) {
-        ssize_t n = sendto(socket_.get(), frames[i].iov_base, frames[i].iov_len, MSG_NOSIGNAL,
-                           reinterpret_cast<const sockaddr *>(&remote_), sizeof(remote_));
-        if (n < 0 && (errno == EAGAIN || errno == ENOBUFS)) {
+    for (size_t at = 0; at < frames.size();) {
+        size_t n = std::min(frames.size() - at, messages.size());
+        for (size_t i = 0; i < n; i++) {
+            messages[i] = {};
+            messages[i].msg_hdr.msg_name = &remote_;
+            messages[i].msg_hdr.msg_namelen = sizeof(remote_);
+            messages[i].msg_hdr.msg_iov = const_cast<iovec *>(&frames[at + i]);
+            messages[i].msg_hdr.msg_iovlen = 1;
+        }
+        int sent =
+            sendmmsg(socket_.get(), messages.data(), static_cast<unsigned>(n), MSG_DONTWAIT | MSG_NOSIGNAL);
+        for (int i = 0; i < sent; i++)
+            verdicts[at++] = Verdict::Sent;
+        if (sent > 0)
+            continue;
+        if (errno == EAGAIN || errno == ENOBUFS) {
             blocked_ = true;
             return;
         }
-        verdicts[i] = n < 0 ? Verdict::Failed : Verdict::Sent;
+        ++failed_; // no route, no permission, too long: the host's network does not take it
+        verdicts[at++] = Verdict::Failed;
     }
 }
 

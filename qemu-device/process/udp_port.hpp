@@ -17,7 +17,10 @@ class UdpPort final : public NativePort {
     ~UdpPort() override;
     int receive_fd() const override { return socket_.get(); }
     int send_fd() const override { return socket_.get(); }
-    void visit_counters(const Visitor &visit) const override { visit("foreign", foreign_); }
+    void visit_counters(const Visitor &visit) const override {
+        visit("foreign", foreign_);
+        visit("send_failed", failed_);
+    }
 
   protected:
     void read_batch() override;
@@ -29,6 +32,7 @@ class UdpPort final : public NativePort {
     Descriptor socket_;
     sockaddr_in remote_{};
     std::atomic<uint64_t> foreign_{0}; // datagrams of others
+    std::atomic<uint64_t> failed_{0};  // frames that the host's network refused
 };
 
 } // namespace svio

@@ -2,6 +2,8 @@
 """What a message is made of: accesses of the guest that trap into QEMU, QEMU's system calls,
 instructions that the guest executes, and on the board the times from stage to stage.
 
+Copies are counted in QEMU, of frames that are large enough to be told from its structures.
+
 All are counted in short windows of their own, since counting slows what is counted; the counts for each
 message stay what they are, but for a core that polls, whose empty looks grow with the time.
 """
@@ -10,9 +12,11 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
+from svio_tool.latency import HEADERS
 from svio_tool.ui import SvioError
 
 ACCESSES = ("memory_region_ops_read", "memory_region_ops_write")
@@ -109,11 +113,12 @@ def measure(lab, report=lambda text: None, whats=COUNTED):
     return found, gone
 
 
-def _each(lab, what, window, found, gone, report):
-    """A window of each NIC, into `found`; why one was in vain, into `gone`."""
+def _each(lab, what, window, found, gone, report, armed=True):
+    """A window of each NIC, into `found`; why one was in vain, into `gone`. "armed": with sockperf."""
     plan = [(row, "64") for row in lab.rows if row.key not in lab.not_run]
-    report("start-up of the guest's programs")
-    lab.arm(plan)
+    if armed:
+        report("start-up of the guest's programs")
+        lab.arm(plan)
     for row, _ in plan:
         report(f"{row.key}, {what}")
         try:
@@ -187,13 +192,42 @@ class Instructions:
 
 
 def measure_counting(lab, report=lambda text: None):
-    """{approach: {"accesses", "interrupts" and "instructions" for each 64-byte round trip, "stage_times":
-    {stage: histogram}}}, and {what: reason} of what could not be counted."""
+    """{approach: {"accesses", "interrupts" and "instructions" for each 64-byte round trip, "copies" of each
+    frame, "stage_times": {stage: histogram}}}, and {what: reason} of what could not be counted."""
     found, gone = {}, {}
     if not lab.counts_instructions():
         gone["guest instructions"] = KVM_REASON
     _each(lab, "accesses and guest instructions", _counted, found, gone, report)
+    _each(lab, "copies", _copied, found, gone, report, armed=False)
     return found, gone
+
+
+# Of ICMP, so that nothing in the guest has to warm up; and of their frames.
+PINGS, PING_BYTES = 100, 1372
+PING_FRAME = PING_BYTES + HEADERS       # ICMP's header is as long as UDP's
+
+
+def read_copies(path):
+    """Bytes that QEMU has copied so far: (in its memory, between it and the kernel by system calls)."""
+    try:
+        _, copied, _, moved = struct.unpack("=4Q", path.read_bytes())
+    except (OSError, struct.error) as error:
+        raise SvioError("QEMU's copies are not counted", str(error)) from error
+    return copied, moved
+
+
+def _copied(lab, row, found):
+    """How often a frame is copied on its way between the guest and the wire, as a mean of the two ways: in
+    QEMU's memory, and by system calls of its own between it and the kernel."""
+    def look():
+        return (*read_copies(lab.copies_path()), lab.peer.ask("counters")["wires"][row.wire]["icmp_echo"])
+    before = look()
+    lab.vm.run(f"ping -q -c {PINGS} -i 0.002 -W 1 -s {PING_BYTES} {row.peer_ip}", check=False)
+    copied, moved, messages = (new - old for old, new in zip(before, look()))
+    if messages < PINGS / 2:
+        raise SvioError(f"{row.key}: {messages} of {PINGS} messages were answered")
+    found["copies"] = {"memory": copied / (2 * messages * PING_FRAME),
+                       "system_calls": moved / (2 * messages * PING_FRAME)}
 
 
 def _counted(lab, row, found):

@@ -14,7 +14,7 @@ from pathlib import Path
 from svio_tool import lab_host, latency
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, \
     board_difference, cpu_difference, flat, interrupts, parse_ping_pong, parse_throughput, tx_rate
-from svio_tool.paths import INSTRUCTIONS, QEMU
+from svio_tool.paths import COPIES, INSTRUCTIONS, QEMU
 from svio_tool.ui import SvioError
 from svio_tool.vm import Vm, VmDied, acceleration
 
@@ -280,13 +280,12 @@ class Lab(latency.Bench):
         return [row for row in rows if row.key not in self.not_run]
 
     def _vm(self):
-        host = self.peer if isinstance(self.peer, lab_host.HostPeer) else None
         return Vm(self.name, nics=[device for row in self.rows for device in row.devices()],
                   netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel, smp=1,
                   memory=1024, accel=self.accel, append=f"tsc=reliable {self.append}".strip(),
                   # QEMU's traces go there while they are on, in the anatomy's short windows alone.
                   extra=["-D", self.trace_path(), *self._counter()],
-                  before=host.within() if host and any(row.on_tap for row in self.rows) else ())
+                  before=self._before())
 
     def _peer(self):
         """With a host behind it where one is wanted; and a host is wanted where a wire is its own."""
@@ -300,6 +299,16 @@ class Lab(latency.Bench):
         self.not_run.update({row.key: why for row in self.rows if row.on_tap})
         self.rows = [row for row in self.rows if not row.on_tap]
         return super()._peer()
+
+    def _before(self):
+        """Words before QEMU's: into the namespace that has its TAPs, with what counts its copies."""
+        words = self.peer.within() if any(row.on_tap for row in self.rows) else []
+        if self.counting:
+            words += ["env", f"LD_PRELOAD={COPIES}", f"SVIO_COPIES={self.copies_path()}"]
+        return words
+
+    def copies_path(self):
+        return self.folder / "copies"
 
     def instructions_path(self):
         return self.folder / "instructions"

@@ -309,7 +309,8 @@ def anatomy_table(result):
         return
     ui.say("\nA 64-byte round trip is made of (trapping reads and writes of the NIC's registers by the "
            "guest, counted in\nQEMU's trace; context switches of QEMU's threads; its system calls under "
-           "strace; instructions that the guest executes, counted by a plugin of QEMU's)")
+           "strace; instructions that the guest executes, counted by a plugin of QEMU's; how often each\n"
+           "frame is copied between guest and wire: in QEMU's memory + by its system calls)")
     rows = []
     for name, one in result["anatomy"].items():
         cost = result["summary"].get(name, {}).get("rtt_64", {}).get("per_message", {})
@@ -319,8 +320,15 @@ def anatomy_table(result):
                      *(f"{access[key]:.2f}" if key in access else "-" for key in ("reads", "writes")),
                      f"{cost['interrupts']:.2f}" if cost else "-", f"{switched:.1f}" if cost else "-",
                      f"{sum(calls.values()):.1f}" if calls else "-",
-                     f"{one['instructions']:,.0f}" if "instructions" in one else "-"])
-    table(["approach", "reads", "writes", "interrupts", "switches", "system calls", "instructions"], rows)
+                     f"{one['instructions']:,.0f}" if "instructions" in one else "-", copies_text(one)])
+    table(["approach", "reads", "writes", "interrupts", "switches", "system calls", "instructions",
+           "copies"], rows)
+
+
+def copies_text(one):
+    """Of an approach's anatomy."""
+    copies = one.get("copies")
+    return f"{copies['memory']:.1f} + {copies['system_calls']:.1f}" if copies else "-"
 
 
 def stage_rows(result):
