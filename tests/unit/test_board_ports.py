@@ -138,14 +138,14 @@ class TestUdp(ProcessTest):
         self.assertEqual(self.board.end(), 0)
         self.assertIn("100 datagrams of others", self.board.said())
 
-
     def test_frames_that_the_host_refuses(self):
         """To a broadcast address that the socket has no permission for: counted, and the machine goes on."""
         self.start("--port", f"udp:127.0.0.1:{self.free_port()},255.255.255.255:9")
         machine = self.running(0)
         for number in range(100):
             machine.driver.transmit(frame(100, number, to=mac_bytes(MACS[1]), source=mac_bytes(MACS[0])))
-        wait_for(lambda: self.board.ctl("port", "stats")["counters"]["send_failed"] == 100, "all to be counted")
+        wait_for(lambda: self.board.ctl("port", "stats")["counters"]["send_failed"] == 100,
+                 "all to be counted")
         self.assertEqual(self.board.counters(machine.slot)["tx_frames"], 0)
         self.assertEqual(self.board.counters(machine.slot)["drop_tx_port_error"], 100)
 
