@@ -84,8 +84,8 @@ class TestLab(unittest.TestCase):
         for name in ("e1000", "virtio", "svio-native"):
             # sockperf, two system calls of the guest's, and a driver: no message takes fewer, or a million.
             self.assertTrue(1000 < anatomy[name]["instructions"] < 1000000, anatomy[name])
-        # Once by a system call each way, and once in memory; what virtio-net sends goes from the guest's memory
-        # to the kernel at once.
+        # Once by a system call each way, and once in memory; what virtio-net sends goes from the guest's
+        # memory to the kernel at once.
         for name, memory in (("e1000", 1), ("virtio", 0.5), ("svio-native", 1)):
             self.assertAlmostEqual(anatomy[name]["copies"]["memory"], memory, delta=0.1, msg=name)
             self.assertAlmostEqual(anatomy[name]["copies"]["system_calls"], 1, delta=0.1, msg=name)
