@@ -57,8 +57,8 @@ def check_places(args):
 
 
 def chosen(text, quick=False):
-    """Names of --only, in the order of the table. Without it all; in a quick run those that the TAP rows are
-    to be compared with, and vhost where there is one."""
+    """Names of --only, in the order of the table. Without it all; in a quick run all but those that are there
+    to be compared with vhost."""
     if text is None:
         return tuple(name for name in NAMES if not (quick and name in TAP_NAMES))
     words = [word.strip() for word in text.split(",") if word.strip()]

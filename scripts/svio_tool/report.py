@@ -188,9 +188,11 @@ def journey_parts(result, key):
     calls = one.get("system_calls")
     wire = f"{sum(calls.values()):.1f} system calls\nof QEMU" if calls else "calls not counted"
     carried = cost["cpu_us_qemu_other"] + cost["cpu_us_on_board"]
-    copied = f"{lab_bench.copies_text(one)} copies each way" if "copies" in one else "copies not counted"
+    copies = one.get("copies")
+    copied = f"copied {copies['memory']:.1f} times, and {copies['system_calls']:.1f} by system calls" \
+        if copies else "copies not counted"
     boxes = (f"guest: sockperf and its kernel\n{cost['cpu_us_vcpu']:.0f} us of its CPU",
-             f"{carrier}\n{copied}, {carried:.0f} us of CPU",
+             f"{carrier}\n{copied}; {carried:.0f} us of CPU",
              f"peer on the wire: {cost['cpu_us_peer']:.0f} us of CPU")
     return boxes, ((down, up), (wire, f"{switched:.1f} context switches\nof QEMU"))
 
