@@ -177,6 +177,24 @@ class Reading(unittest.TestCase):
         self.addCleanup(thread.join)
         return f"{folder.name}/instructions"
 
+    def test_anatomy_of_a_nic_that_stalls(self):
+        """It gets further tries, alone; one that fails in each is a reason, and no end of the others."""
+        rows = [types.SimpleNamespace(key=key) for key in ("good", "slow", "bad", "gone")]
+        armed, tried = [], []
+        one = types.SimpleNamespace(rows=rows, not_run={"gone": "x"}, vm=types.SimpleNamespace(
+            check_alive=lambda: None), arm=lambda plan: armed.append([row.key for row, _ in plan]))
+
+        def window(_, row, found):
+            tried.append(row.key)
+            if row.key == "bad" or (row.key == "slow" and tried.count("slow") < 2):
+                raise SvioError("It stalled.")
+            found["count"] = 1
+        found, gone = {}, {}
+        anatomy._each(one, "copies", window, found, gone, lambda text: None)
+        self.assertEqual(armed, [["good", "slow", "bad"], ["slow", "bad"], ["bad"]])
+        self.assertEqual((found["good"], found["slow"]), ({"count": 1}, {"count": 1}))
+        self.assertEqual(gone, {"copies of bad": "It stalled."})
+
     def test_instructions(self):
         path = self.counter("1000 50\n", "9000 50\n", "9000\n", "nonsense\n")
         echoed = iter((10, 30, 30))
