@@ -16,8 +16,8 @@ from svio_tool import cli, setup
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 RAW, VMS = DATA / "bench.json", DATA / "vms.json"
-PLOTS = {"p50", "tail", "loaded", "tx", "rx", "both", "cpu-tx", "cpu-rx", "guests-p50-vms", "guests-tcp-vms",
-         "guests-rate-vms"}
+PLOTS = {"p50", "tail", "loaded", "tx", "rx", "both", "packets", "tcp-tx", "tcp-rx", "cpu-tx", "cpu-rx",
+         "stages", "guests-p50-vms", "guests-tcp-vms", "guests-rate-vms"}
 FOCUSED = "document.activeElement.tagName + ' ' + (document.activeElement.getAttribute('aria-label') || " \
           "document.activeElement.getAttribute('href') || '')"
 
