@@ -6,7 +6,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from svio_tool import lab_bench, lab_stats, report_guests, setup, ui
+from svio_tool import lab_bench, lab_stats, report_guests, report_xen, setup, ui
 from svio_tool.demo import noise_text
 from svio_tool.ui import SvioError
 
@@ -167,6 +167,7 @@ CARRIERS = {"virtio": "QEMU's I/O thread, woken by a doorbell,\nreads queues in 
             "virtio-tap": "QEMU's I/O thread, woken by a doorbell,\nreads queues in the guest's RAM; TAP",
             "vhost": "a thread of the host's kernel, woken by a\ndoorbell, reads queues in the guest's RAM",
             "svio-tap": "an on-board core (a thread) polls the\nqueues and owns the wire, a TAP",
+            "xen-net-device": "QEMU's own netback, woken by an event,\ncopies by grants",
             "svio-netdev": "an on-board core (a thread) polls the\nqueues; the wire is QEMU's",
             "svio-sleep": "an on-board core (a thread), woken by\ndoorbells and by its wire",
             "svio-two": "two on-board cores (threads) poll the\nqueues and own the wire"}
@@ -175,12 +176,14 @@ POLLED = "an on-board core (a thread) polls the\nqueues and owns the wire"
 
 def journey_parts(result, key):
     """(boxes, arrows) of an approach's picture; only figures that were measured stand on the arrows."""
-    approach = next((one for one in lab_bench.APPROACHES if one.name == key), None)
+    emulated = {name: own for own, name in lab_bench.EMULATED_XEN_NAMES.items()}
+    approach = next((one for one in (*lab_bench.APPROACHES, lab_bench.EMULATED_XEN)
+                     if one.name == emulated.get(key, key)), None)
     loads = result["summary"].get(key, {}).get("rtt_64")
     if not approach or not loads:
         return None
     cost, one = loads["per_message"], result["anatomy"].get(key, {})
-    carrier = CARRIERS.get(key, POLLED if approach.model == "svio-nic" else MODEL)
+    carrier = CARRIERS.get(approach.name, POLLED if approach.model == "svio-nic" else MODEL)
     access = one.get("accesses")
     down = f"{sum(access.values()):.2f} register accesses\ntrap" if access else "accesses not counted"
     up = f"{cost['interrupts']:.2f} interrupts"
@@ -188,9 +191,7 @@ def journey_parts(result, key):
     calls = one.get("system_calls")
     wire = f"{sum(calls.values()):.1f} system calls\nof QEMU" if calls else "calls not counted"
     carried = cost["cpu_us_qemu_other"] + cost["cpu_us_on_board"]
-    copies = one.get("copies")
-    copied = f"copied {copies['memory']:.1f} times, and {copies['system_calls']:.1f} by system calls" \
-        if copies else "copies not counted"
+    copied = f"{lab_bench.copies_text(one)} copies each way" if "copies" in one else "copies not counted"
     boxes = (f"guest: sockperf and its kernel\n{cost['cpu_us_vcpu']:.0f} us of its CPU",
              f"{carrier}\n{copied}; {carried:.0f} us of CPU",
              f"peer on the wire: {cost['cpu_us_peer']:.0f} us of CPU")
@@ -201,7 +202,7 @@ def journeys(result):
     from svio_tool import report_plots
     parts = []
     for key in result["summary"]:
-        found = journey_parts(result, key)
+        found = report_xen.journey_parts(result, key) or journey_parts(result, key)
         if not found:
             continue
         title = result["approaches"][key]["title"]
@@ -324,7 +325,9 @@ def page(result, guests=()):
 <main id="main"><section class="answer"><h2>At a glance</h2><ul>{items}</ul></section>
 {plots(result)}
 {guests_part(guests)}
-<section><h2>Journey of a message</h2><p>A 64-byte round trip; figures are for each, out and back.</p>
+<section><h2>Journey of a message</h2><p>A 64-byte round trip; figures are for each, out and back.
+Copies are of a frame on each way, in QEMU's memory + by its system calls. In Xen's machine the times of guest
+and dom0 are Xen's own, and events are signals of its event channels.</p>
 {journeys(result)}</section>
 <section><h2>Anatomy of a message</h2>{table("A 64-byte round trip is made of", ("approach", "trapping reads",
 "trapping writes", "doorbells", "interrupts", "switches: vCPU", "QEMU", "on-board", "system calls",

@@ -280,8 +280,9 @@ class XenMachine(Vm):
         try:
             guest.meet(timeout)
         except SvioError as error:
-            raise SvioError(f"Guest {spec.name} did not come up: {error.sentence}",
-                            error.detail + "\n" + self.console(spec.name)[-3000:]) from error
+            state = self.run("xl vcpu-list; xl list", check=False).out
+            raise SvioError(f"Guest {spec.name} did not come up: {error.sentence}", "\n".join(
+                (error.detail, state, self.console(spec.name)[-3000:]))) from error
         return guest
 
     def launch(self, spec):

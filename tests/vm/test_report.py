@@ -158,7 +158,8 @@ class TestReport(unittest.TestCase):
                 const box = path.getBoundingClientRect();
                 return box.width > 1 || box.height > 1; }).length])""")
         names = {name.rsplit("-figure", 1)[0]: (label, marks) for name, label, marks in found}
-        journeys = {f"journey-{key}" for key in {cell["approach"] for cell in self.raw["cells"]["guest"]}}
+        journeys = {f"journey-{key}" for key in {
+            cell["approach"] for cells in self.raw["cells"].values() for cell in cells}}
         self.assertEqual(set(names), PLOTS | journeys)
         for name, (label, marks) in names.items():
             self.assertGreater(len(label), 10, name)
