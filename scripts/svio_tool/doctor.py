@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from svio_tool import apt, host, kvm, packages, ui
+from svio_tool import apt, host, kvm, lab_host, packages, ui
 from svio_tool.paths import BUILD, PLUGIN, QEMU, QEMU_HEADERS, REPO, shown
 from svio_tool.ui import SvioError
 
@@ -109,7 +109,26 @@ def _tun():
     return GOOD, "/dev/net/tun is there (tap ports)", ""
 
 
-CHECKS = (_release, _machine, _size, _disk, _root, _apt, _packages, _qemu, _plugin, _kvm, _tun)
+def _vhost():
+    why = lab_host.vhost_missing()
+    if not why:
+        return GOOD, "/dev/vhost-net is there (bench puts vhost beside the others)", ""
+    mend = "run as root, or as a member of the group that has /dev/vhost-net" if "may not" in why else \
+        "sudo modprobe vhost_net"
+    return NOTE, f"no vhost in bench: {why.split(' (')[0]}", mend
+
+
+def _emulated_xen():
+    works, why = kvm.emulates_xen()
+    if works:
+        return GOOD, "QEMU can emulate Xen under KVM (bench puts xen-net-device beside the others)", ""
+    if not kvm.works()[0]:
+        why = "KVM does not work"
+    return NOTE, f"no xen-net-device in bench: {why}", "KVM that works, in a kernel with CONFIG_KVM_XEN"
+
+
+CHECKS = (_release, _machine, _size, _disk, _root, _apt, _packages, _qemu, _plugin, _kvm, _tun, _vhost,
+          _emulated_xen)
 
 
 def main(args):
