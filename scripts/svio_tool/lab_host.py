@@ -80,6 +80,9 @@ class HostPeer(WirePeer):
         for tool in ("unshare", "nsenter", "setpriv", "ip", "iperf3"):
             if not shutil.which(tool):
                 raise SvioError(f"{tool} is not installed (apt-get install util-linux iproute2 iperf3)")
+        if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+            raise SvioError("this user may not open /dev/net/tun" if os.path.exists("/dev/net/tun") else
+                            "this host has no /dev/net/tun (modprobe tun)")
         self.root = os.geteuid() == 0
         taps = [word for number, row in enumerate(rows)
                 for word in (tap_of(row), mac_of(number), row.peer_ip)]

@@ -281,6 +281,20 @@ class Lines(unittest.TestCase):
                 self.assertEqual(names, ["virtio", "vhost"] if why is None else ["virtio"])
                 self.assertIn(why or "", found.not_run.get("vhost", ""))
 
+    def test_taps_that_cannot_be(self):
+        """Their rows have a reason, and so has TCP; the others get their peer."""
+        for exists, why in ((False, "this host has no /dev/net/tun (modprobe tun)"),
+                            (True, "this user may not open /dev/net/tun")):
+            found = lab.Lab(("virtio", "svio-tap"), tcp=True)
+            found.rows = found._rows(Path("/x"))
+            with mock.patch.object(lab_host.os, "access", lambda path, mode: path != "/dev/net/tun"), \
+                    mock.patch.object(lab_host.os.path, "exists", lambda path, found=exists: found), \
+                    mock.patch.object(latency, "WirePeer", lambda rows, program: [row.key for row in rows]), \
+                    mock.patch.object(lab_host.shutil, "which", lambda tool: tool):
+                self.assertEqual(found._peer(), ["virtio"])
+            self.assertEqual((found.no_tcp, found.not_run["svio-tap"]), (why, why))
+            self.assertEqual([row.key for row in found.rows], ["virtio"])
+
     def test_kernel_threads_of_vhost(self):
         """Told by their name, as kernels before 6.4 have them apart from QEMU; here a process has it."""
         code = "open('/proc/self/comm', 'w').write('vhost-4242')\nprint(flush=True)\n" \
