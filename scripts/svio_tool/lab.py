@@ -166,7 +166,9 @@ for try in 1 2 3 4 5 6 7 8 9 10; do ping -c 2 -i 0.2 -W 1 -q {peer} >/dev/null &
 path=$(readlink -f /sys/class/net/$dev/device)
 case ${{path##*/}} in virtio*) path=${{path%/*}};; esac
 if [ -d $path/msi_irqs ]; then ls $path/msi_irqs; elif [ -e $path/irq ]; then cat $path/irq
-else sed -nE "s/^ *([0-9]+):.* vif${{path##*-}}-.*/\1/p" /proc/interrupts; fi     # event channels of Xen's
+else        # event channels of Xen's, with the name of the interface when they are not split
+    sed -nE "s/^ *([0-9]+):.* (vif${{path##*-}}-.*|$dev)\$/\1/p" /proc/interrupts
+fi
 echo =====
 [ ! -e $path/resource ] || cat $path/resource
 echo =====
