@@ -37,8 +37,8 @@ class AdminQueue:
         self.driver.qtest.fill(DATA, max(room, 8), 0xee)
         if data:
             self.driver.qtest.write(DATA, data)
-        # Not posted before the flags say so, which the board may look at after the command before this one: in
-        # every other lap that is what the last lap left.
+        # Not posted before the flags say so: the board may look here right after the command before this
+        # one. In every other lap "not posted" is what the last lap left.
         command = abi.svio_command.pack(opcode=opcode, tag=position, slot=slot, data_addr=DATA,
                                         data_len=len(data) or room, u=payload.ljust(40, b"\0"), flags=0 if lap
                                         else abi.SVIO_COMMAND_POSTED | abi.SVIO_COMMAND_DONE)
