@@ -210,8 +210,20 @@ bool DgramPort::connect_remote() {
     return connected_;
 }
 
-void DgramPort::send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) {
+int NativePort::send_datagrams(int fd, std::span<const iovec> frames, const sockaddr_in *to) {
     std::array<mmsghdr, 64> messages;
+    size_t n = std::min(frames.size(), messages.size());
+    for (size_t i = 0; i < n; i++) {
+        messages[i] = {};
+        messages[i].msg_hdr.msg_name = const_cast<sockaddr_in *>(to);
+        messages[i].msg_hdr.msg_namelen = to ? sizeof(*to) : 0;
+        messages[i].msg_hdr.msg_iov = const_cast<iovec *>(&frames[i]);
+        messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    return sendmmsg(fd, messages.data(), static_cast<unsigned>(n), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void DgramPort::send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) {
     size_t at = 0;
     blocked_ = false;
     bool reconnected = false;
@@ -220,13 +232,7 @@ void DgramPort::send_frames(std::span<const iovec> frames, std::span<Verdict> ve
             verdicts[at++] = Verdict::Failed; // nobody there
             continue;
         }
-        size_t n = std::min(frames.size() - at, messages.size());
-        for (size_t i = 0; i < n; i++) {
-            messages[i] = {};
-            messages[i].msg_hdr.msg_iov = const_cast<iovec *>(&frames[at + i]);
-            messages[i].msg_hdr.msg_iovlen = 1;
-        }
-        int sent = sendmmsg(send_fd_, messages.data(), static_cast<unsigned>(n), MSG_DONTWAIT | MSG_NOSIGNAL);
+        int sent = send_datagrams(send_fd_, frames.subspan(at));
         for (int i = 0; i < sent; i++)
             verdicts[at++] = Verdict::Sent;
         if (sent > 0)

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <netinet/in.h>
 #include <string>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -44,6 +45,9 @@ class NativePort : public Port {
     /// Reads up to `batch` frames without waiting, by way of slot() and received().
     virtual void read_batch() = 0;
     virtual void send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) = 0;
+    /// Each frame a datagram, as many as the socket takes at once, to `to` or to whom it is connected: how
+    /// many those are, or -1 and errno.
+    static int send_datagrams(int fd, std::span<const iovec> frames, const sockaddr_in *to = nullptr);
     iovec slot(size_t n) { return {buffer_.data() + n * slot_size, slot_size}; }
     void forget_received() { next_ = lengths_.size(); }
     /// Of what begins `header_` bytes into the next slot.

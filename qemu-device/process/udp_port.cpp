@@ -3,9 +3,7 @@
 
 #include "log.hpp"
 
-#include <algorithm>
 #include <arpa/inet.h>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <sys/socket.h>
@@ -88,19 +86,9 @@ void UdpPort::read_batch() {
 }
 
 void UdpPort::send_frames(std::span<const iovec> frames, std::span<Verdict> verdicts) {
-    std::array<mmsghdr, 64> messages;
     blocked_ = false;
     for (size_t at = 0; at < frames.size();) {
-        size_t n = std::min(frames.size() - at, messages.size());
-        for (size_t i = 0; i < n; i++) {
-            messages[i] = {};
-            messages[i].msg_hdr.msg_name = &remote_;
-            messages[i].msg_hdr.msg_namelen = sizeof(remote_);
-            messages[i].msg_hdr.msg_iov = const_cast<iovec *>(&frames[at + i]);
-            messages[i].msg_hdr.msg_iovlen = 1;
-        }
-        int sent =
-            sendmmsg(socket_.get(), messages.data(), static_cast<unsigned>(n), MSG_DONTWAIT | MSG_NOSIGNAL);
+        int sent = send_datagrams(socket_.get(), frames.subspan(at), &remote_);
         for (int i = 0; i < sent; i++)
             verdicts[at++] = Verdict::Sent;
         if (sent > 0)

@@ -103,7 +103,7 @@ def _kvm():
 def _tun():
     if not os.path.exists("/dev/net/tun"):
         return NOTE, "no /dev/net/tun: no tap ports", "sudo modprobe tun"
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+    if lab_host.tun_missing():
         return NOTE, "/dev/net/tun is not open to this user: no tap ports", \
             "run as root, or sudo chmod 666 /dev/net/tun"
     return GOOD, "/dev/net/tun is there (tap ports)", ""

@@ -58,6 +58,13 @@ def package_version(name):
     return version if status == "installed" else None
 
 
+def device_missing(path, module):
+    """Why this user cannot use a device file that belongs to this module of the kernel; None when it can."""
+    if not os.path.exists(path):
+        return f"this host has no {path} (modprobe {module}, where its kernel has it)"
+    return None if os.access(path, os.R_OK | os.W_OK) else f"this user may not open {path}"
+
+
 def accel():
     """"kvm" where a guest really runs under it, else "tcg". The answer is kept in build/."""
     from svio_tool import kvm

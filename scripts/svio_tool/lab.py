@@ -136,11 +136,13 @@ find_dev() {
     done
     return 1
 }
+await_dev() { for try in $(seq 250); do find_dev $1 >/dev/null && break; usleep 20000; done; }
+load_driver() { modprobe $1 || { echo "the guest has no driver $1" >&2; exit 1; }; }
 """
 
 VF_SH = r"""
 pf=$(find_dev {pf_mac}) || {{ echo "the PF has no driver" >&2; exit 1; }}
-modprobe {driver} || {{ echo "the guest has no driver {driver}" >&2; exit 1; }}
+load_driver {driver}
 ip link set $pf up
 folder=$(readlink -f /sys/class/net/$pf/device)
 # Its MAC is set before its driver looks. Without "autoprobe" the kernel would not let it look at all.
@@ -149,12 +151,7 @@ ip link set $pf vf 0 mac {mac} || exit 1
 bdf=$(basename $(readlink -f $folder/virtfn0))
 echo 1 >$folder/sriov_drivers_autoprobe
 echo $bdf >/sys/bus/pci/drivers_probe
-for try in $(seq 250); do find_dev {mac} >/dev/null && break; usleep 20000; done
-"""
-
-LOAD_SH = r"""
-modprobe {driver} || {{ echo "the guest has no driver {driver}" >&2; exit 1; }}
-for try in $(seq 250); do find_dev {mac} >/dev/null && break; usleep 20000; done
+await_dev {mac}
 """
 
 UP_SH = r"""
@@ -335,7 +332,7 @@ class Lab(latency.Bench):
             if row.approach.vf:
                 words += VF_SH.format(pf_mac=row.pf_mac, mac=row.mac, driver=row.approach.vf)
             if row.approach.driver:
-                words += LOAD_SH.format(driver=row.approach.driver, mac=row.mac)
+                words += f"load_driver {row.approach.driver}; await_dev {row.mac}\n"
             words += UP_SH.format(mac=row.mac, ip=row.guest_ip, peer=row.peer_ip)
             done = self.vm.run(words, check=False)
             if done.rc:

@@ -179,10 +179,15 @@ def guest_round(lab, number, rounds, shuffle, whats=WHATS):
     return cells
 
 
+def guest_of(domains):
+    """The measured guest among these domains of Xen's."""
+    return next((name for name in domains if name != "dom0"), "dom0")
+
+
 def xen_cell(cell):
     """A cell of the Xen machine as those of the other: the guest's own interrupts, and the host's CPU time
     of the whole machine. What Xen itself said of its domains is in "domains"."""
-    own = next((name for name in cell["interrupts"] if name != "dom0"), "dom0")
+    own = guest_of(cell["interrupts"])
     found = {**cell, "approach": XEN_NAMES[cell["path"]],
              "interrupts": sum(cell["interrupts"][own].values()), "cpu_s": cell["host_cpu_s"],
              "domains": {"cpu_s": cell["cpu_s"], "interrupts": cell["interrupts"]}}

@@ -14,6 +14,7 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+from svio_tool import host
 from svio_tool.latency import WirePeer
 from svio_tool.paths import WIRE_PEER
 from svio_tool.ui import SvioError
@@ -48,13 +49,14 @@ def wire_tap_of(row):
     return f"nic{row.index}"
 
 
+def tun_missing():
+    """Why there can be no TAP interfaces; None when there can."""
+    return host.device_missing("/dev/net/tun", "tun")
+
+
 def vhost_missing():
     """Why this host has no vhost for virtio-net; None when it has."""
-    if not os.path.exists("/dev/vhost-net"):
-        return "this host has no /dev/vhost-net (modprobe vhost_net, where its kernel has it)"
-    if not os.access("/dev/vhost-net", os.R_OK | os.W_OK):
-        return "this user may not open /dev/vhost-net"
-    return None
+    return host.device_missing("/dev/vhost-net", "vhost_net")
 
 
 def vhost_threads(pid):
@@ -80,9 +82,9 @@ class HostPeer(WirePeer):
         for tool in ("unshare", "nsenter", "setpriv", "ip", "iperf3"):
             if not shutil.which(tool):
                 raise SvioError(f"{tool} is not installed (apt-get install util-linux iproute2 iperf3)")
-        if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-            raise SvioError("this user may not open /dev/net/tun" if os.path.exists("/dev/net/tun") else
-                            "this host has no /dev/net/tun (modprobe tun)")
+        why = tun_missing()
+        if why:
+            raise SvioError(why)
         self.root = os.geteuid() == 0
         taps = [word for number, row in enumerate(rows)
                 for word in (tap_of(row), mac_of(number), row.peer_ip)]

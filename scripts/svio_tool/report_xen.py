@@ -2,45 +2,36 @@
 """The journeys of a message in Xen's machine, with what Xen and its domains said of themselves."""
 import statistics
 
-from svio_tool.lab_bench import XEN_NAMES
-
-GUESTS = {name: path for path, name in XEN_NAMES.items()}
-
-
-def _median(cells, value):
-    return statistics.median(value(cell) / cell["messages"] for cell in cells)
-
-
-def _domain(cell, own):
-    """The guest's own name, or None for dom0's: {"cpu_s", "interrupts"} of that domain."""
-    domains = cell["domains"]
-    name = next((one for one in domains["interrupts"] if one != "dom0"), "dom0") if own else "dom0"
-    return {"cpu_s": domains["cpu_s"][name], "interrupts": domains["interrupts"][name]}
-
-
-def _signals(cell, own, kind):
-    """Interrupts of devices ("device"), or signals of event channels ("event"), of the guest or dom0."""
-    return sum(count for name, count in _domain(cell, own)["interrupts"].items() if name.startswith(kind))
+from svio_tool.lab_bench import XEN_NAMES, guest_of
 
 
 def figures(cells):
     """What a round trip of 64 bytes costs: medians over the rounds, microseconds and numbers."""
-    return {"guest_us": _median(cells, lambda cell: _domain(cell, True)["cpu_s"] * 1e6),
-            "dom0_us": _median(cells, lambda cell: _domain(cell, False)["cpu_s"] * 1e6),
-            "guest_events": _median(cells, lambda cell: _signals(cell, True, "event")),
-            "guest_interrupts": _median(cells, lambda cell: _signals(cell, True, "device")),
-            "dom0_events": _median(cells, lambda cell: _signals(cell, False, "event")),
-            "dom0_interrupts": _median(cells, lambda cell: _signals(cell, False, "device")),
-            "bells": _median(cells, lambda cell: cell.get("board", {}).get("bells", 0)),
-            **{f"{part}_us": _median(cells, lambda cell, part=part: cell["cpu_s"][part] * 1e6)
-               for part in ("on_board", "qemu_other", "peer")}}
+    def median(value):
+        return statistics.median(value(cell) / cell["messages"] for cell in cells)
+
+    def signals(cell, domain, kind):
+        return sum(count for name, count in cell["domains"]["interrupts"][domain].items()
+                   if name.startswith(kind))
+
+    guest = guest_of(cells[0]["domains"]["interrupts"])
+    found = {"bells": median(lambda cell: cell.get("board", {}).get("bells", 0))}
+    for part in ("on_board", "qemu_other", "peer"):
+        found[f"{part}_us"] = median(lambda cell, part=part: cell["cpu_s"][part] * 1e6)
+    for name, domain in (("guest", guest), ("dom0", "dom0")):
+        found[f"{name}_us"] = median(lambda cell, domain=domain: cell["domains"]["cpu_s"][domain] * 1e6)
+        # Signals of event channels, and interrupts of devices.
+        for what, kind in (("events", "event"), ("interrupts", "device")):
+            found[f"{name}_{what}"] = median(
+                lambda cell, domain=domain, kind=kind: signals(cell, domain, kind))
+    return found
 
 
 def journey_parts(result, key):
     """(boxes, arrows) of an approach in Xen's machine, or None; see report_plots.journey()."""
     cells = [cell for cell in result["cells"].get("xen", ())
              if (cell["approach"], cell["kind"], cell["size"]) == (key, "rtt", 64)]
-    if key not in GUESTS or not cells:
+    if key not in XEN_NAMES.values() or not cells:
         return None
     one = figures(cells)
     peer = f"peer on the wire: {one['peer_us']:.0f} us of CPU"

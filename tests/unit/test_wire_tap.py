@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from test_demo_stats import GUEST_MAC, checksum, ipv4  # noqa: E402 (the path comes first)
-from svio_tool import lab, lab_host, latency, setup, vm  # noqa: E402 (the path comes first)
+from svio_tool import host, lab, lab_host, latency, setup, vm  # noqa: E402 (the path comes first)
 from svio_tool.ui import SvioError  # noqa: E402
 
 GUEST_IP = bytes((10, 77, 9, 2))        # on the network that the kernel behind the wire knows
@@ -52,8 +52,9 @@ class Hosted(unittest.TestCase):
     """With a kernel of its own behind the peer."""
 
     def check_host(self):
-        if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-            self.skipTest("this host has no /dev/net/tun, or this user may not open it")
+        why = lab_host.tun_missing()
+        if why:
+            self.skipTest(why)
         words = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--net", "true"]
         made = subprocess.run(words, capture_output=True, text=True, check=False)
         if made.returncode:
@@ -274,8 +275,8 @@ class Lines(unittest.TestCase):
     def test_vhost_that_is_not_there(self):
         for exists, access, why in ((False, False, "no /dev/vhost-net"), (True, False, "may not open"),
                                     (True, True, None)):
-            with mock.patch.object(lab_host.os.path, "exists", lambda path, found=exists: found), \
-                    mock.patch.object(lab_host.os, "access", lambda path, mode, found=access: found):
+            with mock.patch.object(host.os.path, "exists", lambda path, found=exists: found), \
+                    mock.patch.object(host.os, "access", lambda path, mode, found=access: found):
                 found = lab.Lab(("virtio", "vhost"))
                 names = [row.key for row in found._rows(Path("/x"))]
                 self.assertEqual(names, ["virtio", "vhost"] if why is None else ["virtio"])
@@ -283,12 +284,12 @@ class Lines(unittest.TestCase):
 
     def test_taps_that_cannot_be(self):
         """Their rows have a reason, and so has TCP; the others get their peer."""
-        for exists, why in ((False, "this host has no /dev/net/tun (modprobe tun)"),
+        for exists, why in ((False, "this host has no /dev/net/tun (modprobe tun, where its kernel has it)"),
                             (True, "this user may not open /dev/net/tun")):
             found = lab.Lab(("virtio", "svio-tap"), tcp=True)
             found.rows = found._rows(Path("/x"))
-            with mock.patch.object(lab_host.os, "access", lambda path, mode: path != "/dev/net/tun"), \
-                    mock.patch.object(lab_host.os.path, "exists", lambda path, found=exists: found), \
+            with mock.patch.object(host.os, "access", lambda path, mode: path != "/dev/net/tun"), \
+                    mock.patch.object(host.os.path, "exists", lambda path, found=exists: found), \
                     mock.patch.object(latency, "WirePeer", lambda rows, program: [row.key for row in rows]), \
                     mock.patch.object(lab_host.shutil, "which", lambda tool: tool):
                 self.assertEqual(found._peer(), ["virtio"])
