@@ -2,15 +2,18 @@
 /*
  * svio-instructions.so: counts the instructions that a guest executes, through QEMU's plugin interface (TCG).
  *
- *     -plugin svio-instructions.so,socket=PATH
+ *     -plugin svio-instructions.so,socket=PATH[,asleep=on]
  *
  * Whoever connects to the socket gets one line with the count of each vCPU, and is closed. A block of
- * instructions counts when it begins: one that ends early (a fault) counts whole.
+ * instructions counts when it begins: one that ends early (a fault) counts whole. With "asleep" the code that
+ * QEMU makes has no counting in it, and is as fast as without the plugin, until somebody connects: after that
+ * all of it is made anew, and counts, as soon as a vCPU has been idle once.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -24,6 +27,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 static qemu_plugin_u64 executed;
 static struct sockaddr_un place = {.sun_family = AF_UNIX};
 static int listener = -1;
+static atomic_bool asleep, wanted;
 
 static void on_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
     (void)id;
@@ -51,6 +55,7 @@ static void *serve(void *unused) {
         if (fd >= 0) {
             answer(fd);
             close(fd);
+            atomic_store_explicit(&wanted, true, memory_order_relaxed);
         } else if (errno != EINTR && errno != ECONNABORTED) {
             return unused; /* it was closed, or the process is out of descriptors */
         }
@@ -63,6 +68,20 @@ static void on_exit_of_qemu(qemu_plugin_id_t id, void *unused) {
     unlink(place.sun_path);
 }
 
+static void count_from_now(qemu_plugin_id_t id) {
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
+    qemu_plugin_register_atexit_cb(id, on_exit_of_qemu, NULL);
+}
+
+/* QEMU throws its code away on behalf of a vCPU only, so the thread of the socket cannot ask for it. */
+static void on_idle(qemu_plugin_id_t id, unsigned cpu) {
+    (void)cpu;
+    if (atomic_load_explicit(&wanted, memory_order_relaxed) &&
+        atomic_exchange_explicit(&asleep, false, memory_order_relaxed)) {
+        qemu_plugin_reset(id, count_from_now);
+    }
+}
+
 static bool open_socket(const char *path) {
     if (strlen(path) >= sizeof(place.sun_path)) {
         errno = ENAMETOOLONG;
@@ -72,6 +91,21 @@ static bool open_socket(const char *path) {
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     return listener >= 0 && bind(listener, (struct sockaddr *)&place, sizeof(place)) == 0 &&
            listen(listener, 4) == 0;
+}
+
+static bool take_options(int argc, char **argv, const char **path) {
+    const char key[] = "socket=";
+
+    for (int i = 0; i < argc; i++) {
+        if (strncmp(argv[i], key, strlen(key)) == 0) {
+            *path = argv[i] + strlen(key);
+        } else if (strcmp(argv[i], "asleep=on") == 0) {
+            asleep = true;
+        } else {
+            return false;
+        }
+    }
+    return *path != NULL;
 }
 
 /* QEMU's own threads take its signals. */
@@ -89,19 +123,25 @@ static int start_thread(void) {
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
                                            char **argv) {
-    const char key[] = "socket=";
+    const char *path = NULL;
 
-    if (!info->system_emulation || argc != 1 || strncmp(argv[0], key, strlen(key)) != 0) {
-        fprintf(stderr, "svio-instructions: wants one option, socket=PATH, and a whole machine\n");
+    if (!info->system_emulation || !take_options(argc, argv, &path)) {
+        fprintf(stderr,
+                "svio-instructions: wants socket=PATH, and a whole machine; besides it knows asleep=on "
+                "only\n");
         return -1;
     }
-    if (!open_socket(argv[0] + strlen(key))) {
-        fprintf(stderr, "svio-instructions: no socket at %s: %s\n", argv[0] + strlen(key), strerror(errno));
+    if (!open_socket(path)) {
+        fprintf(stderr, "svio-instructions: no socket at %s: %s\n", path, strerror(errno));
         return -1;
     }
     executed = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
-    qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
-    qemu_plugin_register_atexit_cb(id, on_exit_of_qemu, NULL);
+    if (asleep) {
+        qemu_plugin_register_vcpu_idle_cb(id, on_idle);
+        qemu_plugin_register_atexit_cb(id, on_exit_of_qemu, NULL);
+    } else {
+        count_from_now(id);
+    }
     if (start_thread() != 0) {
         fprintf(stderr, "svio-instructions: no thread for its socket\n");
         return -1;

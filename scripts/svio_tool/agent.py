@@ -12,6 +12,7 @@ GuestResult = namedtuple("GuestResult", "rc out err")
 FIRST_POLL = 0.005
 LAST_POLL = 0.1
 CHUNK = 96 * 1024
+GREETING = 1.0              # seconds until one that nobody has answered is said again
 
 
 class GuestError(SvioError):
@@ -34,21 +35,26 @@ class Agent:
         self.number = int(time.time()) % 1000000
 
     def connect(self, timeout):
-        """Wait until the agent in the guest answers. What is sent early waits in the socket."""
+        """Wait until the agent in the guest answers. What is sent early waits in the socket; on the console
+        of a guest of Xen it is lost."""
         deadline = time.monotonic() + timeout
         self.line = LineSocket(connect_unix(self.path, deadline, self.alive), self.alive)
+        first = self.number + 1
         while time.monotonic() < deadline:
             self.number += 1
             self.line.send({"execute": "guest-sync-delimited", "arguments": {"id": self.number}}, b"\xff")
-            again = min(deadline, time.monotonic() + 20)
+            again = min(deadline, time.monotonic() + GREETING)
             while True:
                 answer = self.line.receive(again)
                 if answer is None:
                     break
                 # On a console there was other talk before.
-                if isinstance(answer, dict) and answer.get("return") == self.number:
+                said = answer.get("return") if isinstance(answer, dict) else None
+                if said == self.number:
                     self.owed = False
                     return
+                if isinstance(said, int) and first <= said < self.number:
+                    again = deadline        # it has begun to answer: the last one's turn comes
         raise GuestError(f"The guest did not come up within {timeout:g} s")
 
     def call(self, name, timeout=60, **arguments):

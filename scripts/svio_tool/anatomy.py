@@ -15,8 +15,9 @@ import socket
 import struct
 import subprocess
 import time
+from pathlib import Path
 
-from svio_tool.latency import HEADERS
+from svio_tool.latency import GO, HEADERS
 from svio_tool.ui import SvioError
 
 ACCESSES = ("memory_region_ops_read", "memory_region_ops_write")
@@ -82,10 +83,21 @@ class Strace:
         self.process = subprocess.Popen(["strace", "-c", "-f", "-p", str(self.pid)], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                         start_new_session=True)
-        time.sleep(0.5)
-        if self.process.poll() is not None:
-            raise SvioError("strace does not run here", self.process.stderr.read())
+        while not self._attached():
+            if self.process.poll() is not None:
+                raise SvioError("strace does not run here", self.process.stderr.read())
+            time.sleep(0.01)
         return self
+
+    def _attached(self):
+        """All threads: each has its own tracer."""
+        for status in Path(f"/proc/{self.pid}/task").glob("*/status"):
+            try:
+                if f"TracerPid:\t{self.process.pid}\n" not in status.read_text():
+                    return False
+            except (FileNotFoundError, ProcessLookupError):
+                continue        # it has ended
+        return True
 
     def __exit__(self, *what):
         self.process.send_signal(signal.SIGINT)
@@ -101,23 +113,30 @@ COUNTED = ("accesses", "system calls")
 TRIES = 3
 
 
+def strace_missing():
+    return None if shutil.which("strace") else "strace is not installed (apt-get install strace)"
+
+
 def measure(lab, report=lambda text: None, whats=COUNTED):
     """{approach: {"accesses": ..., "system_calls": ..., "interrupts": ...} for each 64-byte round trip}, and
     {what: reason} of what could not be counted."""
     found, gone = {}, {}
-    if "system calls" in whats and not shutil.which("strace"):
-        gone["system calls"] = "strace is not installed (apt-get install strace)"
+    if "system calls" in whats and strace_missing():
+        gone["system calls"] = strace_missing()
     windows = {"accesses": _traced, "system calls": _straced}
     for what in whats:
         if what not in gone:
-            _each(lab, what, windows[what], found, gone, report)
+            each(lab, what, windows[what], found, gone, report)
     return found, gone
 
 
-def _each(lab, what, window, found, gone, report, armed=True):
-    """A window of each NIC, into `found`; why one was in vain, into `gone`. "armed": with sockperf."""
+def each(lab, what, window, found, gone, report, armed=True, last=None):
+    """A window of each NIC, into `found`; why one was in vain, into `gone`. "armed": with sockperf. "last":
+    the window of the last try, for a NIC with which none came to its end."""
     rows = [row for row in lab.rows if row.key not in lab.not_run]
-    for _ in range(TRIES):      # a NIC that loses a message (pcnet) makes sockperf wait for ever
+    for number in range(TRIES):     # a NIC that loses a message (pcnet) makes sockperf wait for ever
+        if last and number == TRIES - 1:
+            window = last
         if armed and rows:
             report("start-up of the guest's programs")
             lab.arm([(row, "64") for row in rows])
@@ -136,18 +155,27 @@ def _each(lab, what, window, found, gone, report, armed=True):
 def _straced(lab, row, found):
     strace = Strace(lab.vm.pid)
     cell = lab.cell(row, "64", during=strace)
-    found["system_calls"] = {name: count / cell["messages"] for name, count in
-                             sorted(strace.calls.items(), key=lambda pair: -pair[1])
-                             if count / cell["messages"] >= 0.01}
+    found["system_calls"] = each_call(strace.calls, cell["messages"])
+
+
+def each_call(calls, messages):
+    """{system call: how often for a message}, the most frequent first, without the rare ones."""
+    return {name: count / messages for name, count in sorted(calls.items(), key=lambda pair: -pair[1])
+            if count / messages >= 0.01}
+
+
+def _accesses(lab, row, text):
+    counts = count_accesses(text, lab.resources[row.key])
+    if row.nic.startswith("virtio"):
+        counts["writes"] += count_notifies(text)
+    return counts
 
 
 def _traced(lab, row, found, wait=time.sleep):
     """A cell under QEMU's trace."""
     tracing = Tracing(lab)
     cell = lab.cell(row, "64", wait, tracing)
-    counts = count_accesses(tracing.text, lab.resources[row.key])
-    if row.nic.startswith("virtio"):
-        counts["writes"] += count_notifies(tracing.text)
+    counts = _accesses(lab, row, tracing.text)
     found["accesses"] = {name: count / cell["messages"] for name, count in counts.items()}
     found["interrupts"] = cell["interrupts"] / cell["messages"]
     return cell
@@ -156,6 +184,7 @@ def _traced(lab, row, found, wait=time.sleep):
 # --- in a machine of its own, as the counting cannot be switched off there -------------------------
 
 KVM_REASON = "under KVM the guest's instructions are the CPU's, and QEMU does not see them"
+AWAKE = 60                  # seconds that the counter may take to begin
 SAMPLES = (0.5, 0.9)        # of a window: sockperf is past its warm-up, and not yet at its end
 
 
@@ -169,6 +198,15 @@ def read_instructions(path):
             return sum(int(word) for word in text.split()) if text.strip() else 0
         except (OSError, ValueError) as error:
             raise SvioError("The counter of instructions does not answer", str(error)) from error
+
+
+def wake_counter(path):
+    """QEMU's code counts from the first look on, as soon as a vCPU has been idle."""
+    end = time.monotonic() + AWAKE
+    while not read_instructions(path):
+        if time.monotonic() > end:
+            raise SvioError("The counter of instructions does not begin to count")
+        time.sleep(0.1)
 
 
 class Instructions:
@@ -200,10 +238,12 @@ def measure_counting(lab, report=lambda text: None):
     """{approach: {"accesses", "interrupts" and "instructions" for each 64-byte round trip, "copies" of each
     frame, "stage_times": {stage: histogram}}}, and {what: reason} of what could not be counted."""
     found, gone = {}, {}
-    if not lab.counts_instructions():
+    each(lab, "copies", _copied, found, gone, report, armed=False)
+    if lab.counts_instructions():
+        wake_counter(lab.instructions_path())
+    else:
         gone["guest instructions"] = KVM_REASON
-    _each(lab, "accesses and guest instructions", _counted, found, gone, report)
-    _each(lab, "copies", _copied, found, gone, report, armed=False)
+    each(lab, "accesses and guest instructions", _counted, found, gone, report, last=_counted_until_it_stalls)
     return found, gone
 
 
@@ -221,18 +261,24 @@ def read_copies(path):
     return copied, moved
 
 
-def _copied(lab, row, found):
+def pinged(path, peer, wire, key, run, address):
     """How often a frame is copied on its way between the guest and the wire, as a mean of the two ways: in
-    QEMU's memory, and by system calls of its own between it and the kernel."""
+    QEMU's memory, and by system calls of its own between it and the kernel; and "messages", how many were
+    answered. run: in the guest."""
     def look():
-        return (*read_copies(lab.copies_path()), lab.peer.ask("counters")["wires"][row.wire]["icmp_echo"])
+        return (*read_copies(path), peer.ask("counters")["wires"][wire]["icmp_echo"])
     before = look()
-    lab.vm.run(f"ping -q -c {PINGS} -i 0.002 -W 1 -s {PING_BYTES} {row.peer_ip}", check=False)
+    run(f"ping -q -c {PINGS} -i 0.002 -W 1 -s {PING_BYTES} {address}", check=False)
     copied, moved, messages = (new - old for old, new in zip(before, look()))
     if messages < PINGS / 2:
-        raise SvioError(f"{row.key}: {messages} of {PINGS} messages were answered")
-    found["copies"] = {"memory": copied / (2 * messages * PING_FRAME),
-                       "system_calls": moved / (2 * messages * PING_FRAME)}
+        raise SvioError(f"{key}: {messages} of {PINGS} messages were answered")
+    sent = 2 * messages * PING_FRAME
+    return {"memory": copied / sent, "system_calls": moved / sent, "messages": messages}
+
+
+def _copied(lab, row, found):
+    counted = pinged(lab.copies_path(), lab.peer, row.wire, row.key, lab.vm.run, row.peer_ip)
+    found["copies"] = {name: counted[name] for name in ("memory", "system_calls")}
 
 
 def _counted(lab, row, found):
@@ -242,3 +288,31 @@ def _counted(lab, row, found):
         found["instructions"] = counter.per_message()
     if cell.get("stage_times"):
         found["stage_times"] = cell["stage_times"]
+
+
+LOOK, QUIET, LEAST = 0.02, 25, 20       # seconds between looks, of them without a message, and messages
+
+
+def _counted_until_it_stalls(lab, row, found):
+    """The same of a NIC that loses a message before the window ends: of those until then."""
+    lab.peer.ask("reset")
+    seen, quiet, counts = [], 0, lab.counts_instructions()
+    end = time.monotonic() + lab.seconds + QUIET * LOOK
+    tracing = Tracing(lab)
+    with tracing:
+        process = lab.vm.spawn(GO.format(name=f"{row.wire}-64"))
+        while time.monotonic() < end and quiet < QUIET:
+            time.sleep(LOOK)
+            messages = lab.peer.ask("counters")["wires"][row.wire]["udp_echo"]
+            if messages > (seen[-1][1] if seen else 0):
+                seen.append((read_instructions(lab.instructions_path()) if counts else 0, messages))
+                quiet = 0
+            else:
+                quiet += bool(seen)
+    process.kill()
+    if not seen or seen[-1][1] - seen[0][1] < LEAST:
+        raise SvioError(f"{row.key}: it stalls after {seen[-1][1] if seen else 0} messages")
+    (first, old), (last, new) = seen[0], seen[-1]
+    found["accesses"] = {name: count / new for name, count in _accesses(lab, row, tracing.text).items()}
+    if counts:
+        found["instructions"] = (last - first) / (new - old)

@@ -319,7 +319,7 @@ class Lab(latency.Bench):
     def _counter(self):
         if not self.counts_instructions():
             return []
-        return ["-plugin", f"{INSTRUCTIONS},socket={self.instructions_path()}"]
+        return ["-plugin", f"{INSTRUCTIONS},socket={self.instructions_path()},asleep=on"]
 
     def trace_path(self):
         return self.folder / "trace"

@@ -9,7 +9,8 @@ import textwrap
 import time
 from pathlib import Path
 
-from svio_tool import anatomy, kernels, kvm, lab_stats, latency, paths, setup, ui, xen_bench, xen_image
+from svio_tool import anatomy, kernels, kvm, lab_stats, latency, paths, setup, ui, xen_anatomy, xen_bench,\
+    xen_image
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.lab import APPROACHES, EMULATED_XEN, HEADLINES, NAMES, PARAVIRTUAL, SELF, WHATS, Lab
 from svio_tool.ui import SvioError
@@ -192,6 +193,8 @@ def xen_cell(cell):
              "interrupts": sum(cell["interrupts"][own].values()), "cpu_s": cell["host_cpu_s"],
              "domains": {"cpu_s": cell["cpu_s"], "interrupts": cell["interrupts"]}}
     del found["host_cpu_s"]
+    if cell["path"] == xen_bench.DIRECT:
+        found.pop("board", None)        # of the card, which is not this guest's NIC
     if "per_s" in cell:
         found["mbit_per_s"] = latency.mbit_per_s(cell["per_s"], cell["size"])
     return found
@@ -199,7 +202,7 @@ def xen_cell(cell):
 
 def measure_xen(result, writer, rounds):
     seconds = QUICK_XEN_SECONDS if result["quick"] else xen_bench.SECONDS
-    with xen_bench.XenLab(1, paths=tuple(XEN_NAMES), seconds=seconds) as xen:
+    with xen_bench.XenLab(1, paths=tuple(XEN_NAMES), seconds=seconds, counting=True) as xen:
         result["qemu_lines"]["xen"] = shlex.join(xen.vm.command())
         result["host"]["xen"] = xen_image.VERSION.read_text().strip()
         result["host"]["xen_guest_kernel"] = kernels.info(xen.vm.kernel)["version"]
@@ -212,6 +215,18 @@ def measure_xen(result, writer, rounds):
 
         plan = [(kind, path, 1) for path in XEN_NAMES for kind in ("rtt", "tx", "rx")]
         xen_bench.measure(xen, plan, rounds, result["seed"], on_round)
+        with ui.Progress("anatomy of a message in Xen") as progress:
+            def report(text):
+                progress.title = f"anatomy of a message in Xen: {text}"
+            keep_anatomy(result, XEN_NAMES, *xen_anatomy.measure(xen, report))
+
+
+def keep_anatomy(result, names, found, gone):
+    """What was counted in another machine; names: {its name for an approach: ours}."""
+    for own, one in found.items():
+        result["anatomy"].setdefault(names[own], {}).update(one)
+    result["anatomy_not_counted"].update({f"{what} ({', '.join(names.values())})": why
+                                          for what, why in gone.items()})
 
 
 def first_sentence(error):
@@ -231,10 +246,14 @@ def interrupted(error):
     return error is not None
 
 
-def measure_emulated_xen(result, writer, rounds, seconds, append=""):
+def emulated_xen(seconds, append, **options):
     """A guest under KVM that takes QEMU for Xen, with the NIC of that and two others."""
-    with Lab(tuple(EMULATED_XEN_NAMES), seconds, name="bench-xen-emulated", accel="kvm-xen",
-             append=f"xen_emul_unplug=unnecessary {append}".strip()) as lab:
+    return Lab(tuple(EMULATED_XEN_NAMES), seconds, name="bench-xen-emulated", accel="kvm-xen",
+               append=f"xen_emul_unplug=unnecessary {append}".strip(), **options)
+
+
+def measure_emulated_xen(result, writer, rounds, seconds, append=""):
+    with emulated_xen(seconds, append) as lab:
         result["qemu_lines"]["xen-emulated"] = shlex.join(lab.vm.command())
         cells, shuffle = [], random.Random(result["seed"])
         for number in range(1, rounds + 1):
@@ -243,6 +262,11 @@ def measure_emulated_xen(result, writer, rounds, seconds, append=""):
             fill(result, "xen-emulated", cells)
             result["not_run"].update({EMULATED_XEN_NAMES[name]: why for name, why in lab.not_run.items()})
             writer.write(result)
+        with ui.Progress("anatomy of a message in the emulated Xen: system calls"):
+            keep_anatomy(result, EMULATED_XEN_NAMES, *anatomy.measure(lab, whats=("system calls",)))
+    with ui.Progress("anatomy of a message in the emulated Xen"), \
+            emulated_xen(seconds, append, counting=True) as lab:
+        keep_anatomy(result, EMULATED_XEN_NAMES, *anatomy.measure_counting(lab))
 
 
 def run_machine(result, writer, names, measure):
@@ -254,9 +278,11 @@ def run_machine(result, writer, names, measure):
         if interrupted(error):
             raise KeyboardInterrupt from error
         why = first_sentence(error)
-    for name in names:
-        if name not in result["summary"]:
-            result["not_run"].setdefault(name, why or "it gave no figures")
+    missing = [name for name in names if name not in result["summary"]]
+    for name in missing:
+        result["not_run"].setdefault(name, why or "it gave no figures")
+    if why and not missing:
+        result["not_run"][f"the rest of {', '.join(names)}"] = why
     writer.write(result)
 
 
@@ -265,7 +291,7 @@ def run_xen(result, writer, rounds):
         setup.ensure(["compile", "xen-image"])
         measure_xen(result, writer, rounds)
 
-    run_machine(result, writer, XEN_NAMES.values(), measure)
+    run_machine(result, writer, tuple(XEN_NAMES.values()), measure)
 
 
 # --- the tables ----------------------------------------------------------------------------------
@@ -333,7 +359,24 @@ def anatomy_table(result):
 def copies_text(one):
     """Of an approach's anatomy."""
     copies = one.get("copies")
-    return f"{copies['memory']:.1f} + {copies['system_calls']:.1f}" if copies else "-"
+    if not copies:
+        return "-"
+    text = f"{copies['memory']:.1f} + {copies['system_calls']:.1f}"
+    return f"{text} + {copies['grants']:.1f} by grants" if copies.get("grants") else text
+
+
+def xen_rows(result):
+    """[approach, what Xen did for each round trip]: of those whose machine has Xen."""
+    for name, one in result["anatomy"].items():
+        if "xen" in one:
+            yield [TITLES[name], *(f"{one['xen'][key]:.2f}" for key in xen_anatomy.COLUMNS)]
+
+
+def xen_table(result):
+    rows = list(xen_rows(result))
+    if rows:
+        ui.say("\nWhat Xen did for a 64-byte round trip, all domains, by its own trace")
+        table(["approach", *xen_anatomy.COLUMNS.values()], rows)
 
 
 def stage_rows(result):
@@ -384,6 +427,7 @@ def say(result):
     latency_table(result)
     rate_table(result)
     anatomy_table(result)
+    xen_table(result)
     stage_table(result)
     ui.say()
     for text in verdicts(result):
@@ -410,7 +454,7 @@ def run(args, names, result, seconds=1, append=""):
         measure_guest(result, writer, names, seconds, append)
         measure_counting(result, writer, names, append)
         if kvm.emulates_xen()[0]:
-            run_machine(result, writer, EMULATED_XEN_NAMES.values(), lambda: measure_emulated_xen(
+            run_machine(result, writer, tuple(EMULATED_XEN_NAMES.values()), lambda: measure_emulated_xen(
                 result, writer, result["rounds"], seconds, append))
         if args.no_xen:
             result["not_run"].update({name: "--no-xen" for name in XEN_NAMES.values()})

@@ -53,18 +53,22 @@ start() {
     mkfifo "$1.done"
     ( $2 >"$1.out" 2>&1 & echo $! >"$1.pid"; wait $!; echo $? >"$1.done" ) >/dev/null 2>&1 </dev/null &
 }
-arm() {
-    begin=$(cut -d. -f1 /proc/uptime)
+launch() {      # lines "name command"
     while read -r name line; do
         start "$name" "$line"
         warm "$name"
         kill -STOP "$(cat "$name.pid")" || exit 1
     done
+}
+held() { ! grep -l "Starting test" ./*.out >&2; }
+arm() {
+    begin=$(cut -d. -f1 /proc/uptime)
+    launch
     # The sleep of the first is over before its turn comes, and that of each of the others in the second or
     # more that each turn before its own takes: unless there are few, or they were started quickly.
     set -- ./*.pid
     [ $# -ge 6 ] && [ $(($(cut -d. -f1 /proc/uptime) - begin)) -ge 4 ] || sleep 2.1
-    ! grep -l "Starting test" ./*.out >&2
+    held
 }
 go() {
     pid=$(cat "$1.pid")
@@ -79,6 +83,11 @@ clean() {
     rm -f ./*
 }
 """
+
+# As the go of CELLS_SH, but nothing else runs in the guests: with more of them than CPUs that delays those
+# who have begun.
+PAUSE = 2.1                 # seconds: sockperf's own sleep is over
+GO = "cd /tmp/cells && kill -CONT $(cat {name}.pid) && read -r rc <{name}.done; cat {name}.out; exit $rc"
 
 
 @dataclass(frozen=True)
@@ -315,16 +324,40 @@ def speed_spread(cells):
 
 # --- measuring -----------------------------------------------------------------------------------
 
+TRIES = 3
+
+
+def _armed(attempt):
+    """attempt(): the GuestResult of one that failed, or None."""
+    for _ in range(TRIES):
+        failed = attempt()
+        if not failed:
+            return
+    raise SvioError(f"The programs in the guest could not be started in time {TRIES} times: the host is too "
+                    "busy to measure anything.", (failed.out + failed.err).strip())
+
+
+def _in_cells(vm, words, **options):
+    done = vm.run(f"cd /tmp/cells && . /tmp/cells.sh && {words}", timeout=300, check=False, **options)
+    return done if done.rc else None
+
+
 def arm(vm, programs):
     """All programs ("name command" lines) started and held; again where one was not held in time."""
-    for last in (False, False, True):
-        done = vm.run("cd /tmp/cells && . /tmp/cells.sh && clean && arm", timeout=300, check=False,
-                      stdin=programs.encode())
-        if not done.rc:
-            return
-        if last:
-            raise SvioError("The programs in the guest could not be started in time three times: the "
-                            "host is too busy to measure anything.", (done.out + done.err).strip())
+    _armed(lambda: _in_cells(vm, "clean && arm", stdin=programs.encode()))
+
+
+def arm_each(programs):
+    """The same of {VM: its programs} for VMs that share a CPU: one after the other starts its own, and all
+    wait together."""
+    def attempt():
+        for vm, lines in programs.items():
+            failed = _in_cells(vm, "clean && launch", stdin=lines.encode())
+            if failed:
+                return failed
+        time.sleep(PAUSE)
+        return next(filter(None, (_in_cells(vm, "held") for vm in programs)), None)
+    _armed(attempt)
 
 
 class Bench:

@@ -6,7 +6,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from svio_tool import lab_bench, lab_stats, report_guests, report_xen, setup, ui
+from svio_tool import lab_bench, lab_stats, report_guests, report_xen, setup, ui, xen_anatomy
 from svio_tool.demo import noise_text
 from svio_tool.ui import SvioError
 
@@ -98,7 +98,8 @@ def csv_text(result, guests=()):
         writer.writerow((approach, load_name, name, found["value"], found.get("low"), found.get("high"),
                          found.get("rounds")))
     for approach, one in result["anatomy"].items():
-        for kind, load in (("accesses", "rtt_64"), ("system_calls", "rtt_64"), ("copies", "ping_1372")):
+        for kind, load in (("accesses", "rtt_64"), ("system_calls", "rtt_64"), ("copies", "ping_1372"),
+                           ("xen", "rtt_64")):
             for name, value in one.get(kind, {}).items():
                 writer.writerow((approach, load, f"{kind}_{name}", value, None, None, None))
         if "instructions" in one:
@@ -145,6 +146,12 @@ def anatomy_rows(result):
             text(sum(calls.values()) if calls else None, ".1f"), text(one.get("instructions"), ",.0f"),
             lab_bench.copies_text(one),
             ", ".join(f"{name} {count:.1f}" for name, count in list(calls.items())[:4]) if calls else "-"]
+
+
+def xen_part(result):
+    rows = list(lab_bench.xen_rows(result))
+    return table("What Xen did for a 64-byte round trip, all domains, by its own trace",
+                 ("approach", *xen_anatomy.COLUMNS.values()), rows) if rows else ""
 
 
 def stages(result):
@@ -292,10 +299,12 @@ def limits(result):
     texts.append("Xen's rows come from a machine of their own: compare them with each other alone.")
     texts.append("Guest instructions and stage times come from a machine of their own, in which they are "
                  "counted: counting slows the guest, so its messages are fewer. A block of instructions that "
-                 "a fault ends early counts whole.")
+                 "a fault ends early counts whole. In Xen's rows the instructions are those of Xen, dom0 and "
+                 "the guest together, and the trapping accesses of netfront's row are dom0's to the card.")
     texts.append("Copies are those of frames of 1,414 bytes by QEMU's process: in its memory, and between it "
-                 "and the kernel by system calls. What the guest and the host's kernel copy for themselves "
-                 "is not seen.")
+                 "and the kernel by system calls; of netfront's frames also what netback has Xen copy by "
+                 "grants (the rest of a sent frame it maps). What the guest and the host's kernel copy for "
+                 "themselves is not seen.")
     texts.append("System calls are counted under strace, which slows QEMU: a core that polls looks more "
                  "often in vain meanwhile.")
     return texts
@@ -332,7 +341,7 @@ and dom0 are Xen's own, and events are signals of its event channels.</p>
 <section><h2>Anatomy of a message</h2>{table("A 64-byte round trip is made of", ("approach", "trapping reads",
 "trapping writes", "doorbells", "interrupts", "switches: vCPU", "QEMU", "on-board", "system calls",
 "guest instructions", "copies: memory + system calls", "most frequent calls"),
-list(anatomy_rows(result)))}{stages(result)}</section>
+list(anatomy_rows(result)))}{xen_part(result)}{stages(result)}</section>
 <section><h2>Tables</h2>{table("Round trips, microseconds, with 95 % intervals", ("approach",
 "ratio to virtio-net", "p50", "p99", "p99.9", "p50, 1400 B", "p50, loaded"), list(latency_rows(result)))}
 {table("Datagrams of 1400 bytes, with 95 % intervals", ("approach", "sent/s", "Mbit/s", "received/s",

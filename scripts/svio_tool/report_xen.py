@@ -2,7 +2,7 @@
 """The journeys of a message in Xen's machine, with what Xen and its domains said of themselves."""
 import statistics
 
-from svio_tool.lab_bench import XEN_NAMES, guest_of
+from svio_tool.lab_bench import XEN_NAMES, copies_text, guest_of
 
 
 def figures(cells):
@@ -15,7 +15,8 @@ def figures(cells):
                    if name.startswith(kind))
 
     guest = guest_of(cells[0]["domains"]["interrupts"])
-    found = {"bells": median(lambda cell: cell.get("board", {}).get("bells", 0))}
+    found = {"bells": median(lambda cell: cell.get("board", {}).get("bells", 0)),
+             "switches": median(lambda cell: sum(cell.get("switches", {}).values()))}
     for part in ("on_board", "qemu_other", "peer"):
         found[f"{part}_us"] = median(lambda cell, part=part: cell["cpu_s"][part] * 1e6)
     for name, domain in (("guest", guest), ("dom0", "dom0")):
@@ -33,25 +34,51 @@ def journey_parts(result, key):
              if (cell["approach"], cell["kind"], cell["size"]) == (key, "rtt", 64)]
     if key not in XEN_NAMES.values() or not cells:
         return None
-    one = figures(cells)
-    peer = f"peer on the wire: {one['peer_us']:.0f} us of CPU"
-    if key == "xen-split":
-        boxes = (f"guest: sockperf, its kernel, netfront\n{one['guest_us']:,.0f} us of Xen's time",
-                 f"dom0: netback, a bridge, the card's driver\n{one['dom0_us']:,.0f} us of Xen's time",
-                 f"the card: {one['on_board_us']:,.0f} us of its on-board core\n{peer}")
-        return boxes, ((f"{one['dom0_events']:.2f} events\nof dom0's",
-                        f"{one['guest_events']:.2f} events\nof the guest's"),
-                       (f"{one['bells']:.2f} doorbells",
-                        f"{one['dom0_interrupts']:.2f} interrupts\nof dom0's"))
-    if key == "xen-vif":
-        carrier = ("an on-board core (a thread) polls the\nqueues and owns the wire\n"
-                   f"{one['on_board_us']:,.0f} us of CPU")
-        down = f"{one['bells']:.2f} doorbells"
-    else:
-        carrier = ("QEMU's model of e1000e: the vCPU stops at\neach register, the I/O thread receives\n"
-                   f"{one['qemu_other_us']:,.0f} us of CPU")
-        down = "accesses not counted"
-    boxes = (f"guest: sockperf, its kernel, a driver\n{one['guest_us']:,.0f} us of Xen's time", carrier, peer)
-    return boxes, ((down, f"{one['guest_interrupts']:.2f} interrupts\nof the guest's"),
-                   (f"dom0 beside it:\n{one['dom0_events'] + one['dom0_interrupts']:.2f} events",
-                    f"{one['dom0_us']:,.0f} us of Xen's\ntime"))
+    one, parts = figures(cells), result["anatomy"].get(key, {})
+    boxes, arrows = (split_parts if key == "xen-split" else own_nic_parts)(key, one, parts)
+    xen = parts.get("xen")
+    if xen:
+        boxes[0] += f"\n{xen['hypercalls']:.1f} hypercalls, {xen['switches']:.2f} switches of domains"
+    return boxes, arrows
+
+
+def _copies(parts):
+    return f"{copies_text(parts)} copies each way; " if "copies" in parts else ""
+
+
+def _accesses(parts, one):
+    if "accesses" in parts:
+        return f"{sum(parts['accesses'].values()):.2f} register accesses\ntrap"
+    return f"{one['bells']:.2f} doorbells"
+
+
+def split_parts(_, one, parts):
+    """netfront's frames go through dom0."""
+    copies = parts.get("copies", {})
+    granted = f"{copies['grants']:.1f} copies each way by grants; " if "grants" in copies else ""
+    own = {**parts, "copies": {**copies, "grants": 0}} if copies else parts
+    boxes = [f"guest: sockperf, its kernel, netfront\n{one['guest_us']:,.0f} us of Xen's time",
+             f"dom0: netback, a bridge, the card's driver\n{granted}{one['dom0_us']:,.0f} us of Xen's time",
+             f"the card: {_copies(own)}{one['on_board_us']:,.0f} us of CPU\n"
+             f"peer on the wire: {one['peer_us']:.0f} us of CPU"]
+    return boxes, ((f"{one['dom0_events']:.2f} events\nof dom0's", f"{one['guest_events']:.2f} events\n"
+                    "of the guest's"),
+                   (_accesses(parts, one), f"{one['dom0_interrupts']:.2f} interrupts\nof dom0's"))
+
+
+def own_nic_parts(key, one, parts):
+    """The guest drives its NIC itself, and dom0 is beside it."""
+    carrier, spent = ("an on-board core (a thread) polls the\nqueues and owns the wire", "on_board_us")
+    if key == "xen-direct":
+        carrier, spent = ("QEMU's model of e1000e: the vCPU stops at\neach register, the I/O thread receives",
+                          "qemu_other_us")
+    calls = parts.get("system_calls")
+    beside = one["dom0_events"] + one["dom0_interrupts"]
+    boxes = [f"guest: sockperf, its kernel, a driver\n{one['guest_us']:,.0f} us of Xen's time",
+             f"{carrier}\n{_copies(parts)}{one[spent]:,.0f} us of CPU",
+             f"peer on the wire: {one['peer_us']:.0f} us of CPU\ndom0 beside it: {beside:.2f} events, "
+             f"{one['dom0_us']:,.0f} us of Xen's time"]
+    wire = f"{sum(calls.values()):.1f} system calls\nof QEMU" if calls else "calls not counted"
+    return boxes, ((_accesses(parts, one) if key == "xen-vif" or "accesses" in parts else
+                    "accesses not counted", f"{one['guest_interrupts']:.2f} interrupts\nof the guest's"),
+                   (wire, f"{one['switches']:.1f} context switches\nof QEMU"))

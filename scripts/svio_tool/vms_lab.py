@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import fleet, latency, ui
-from svio_tool.latency import CELLS_SH, SOCKPERF_PORT
+from svio_tool.latency import CELLS_SH, GO, SOCKPERF_PORT
 from svio_tool.ui import SvioError
 from svio_tool.vm import QEMU, cpu_seconds_of, end_with_us
 
@@ -159,9 +159,6 @@ serve() {       # prefix of the command, its number
     $1 iperf3 -s -D -I /tmp/iperf$2.pid
 }
 """.replace("PORT", str(SOCKPERF_PORT))
-# As the go of latency.CELLS_SH, but nothing else runs in the guests: with more of them than CPUs that delays
-# those who have begun.
-GO = "cd /tmp/cells && kill -CONT $(cat {name}.pid) && read -r rc <{name}.done; cat {name}.out; exit $rc"
 
 
 class Lab:

@@ -8,7 +8,7 @@ import textwrap
 import time
 import tomllib
 
-from svio_tool import kernels, kvm, setup, terminal, ui, xen_bench, xen_image
+from svio_tool import kernels, kvm, setup, terminal, ui, xen_anatomy, xen_bench, xen_image
 from svio_tool.bench import both, spread_text
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.paths import RUN, shown
@@ -211,7 +211,8 @@ def down(args):
 
 def empty_result(rounds, seed, pairs):
     return {"cells": [], "ratio": {}, "host": {}, "rounds": rounds, "seed": seed, "pairs": pairs,
-            "complete": False, "rtt": "full round trip, microseconds", "qemu_lines": {}, "not_run": {}}
+            "complete": False, "trace": {}, "rtt": "full round trip, microseconds", "qemu_lines": {},
+            "not_run": {}}
 
 
 def not_run(result):
@@ -222,7 +223,7 @@ def not_run(result):
                          "QEMU's emulated-Xen guest (xen-net-device; not Linux netback)": reason}
 
 
-def _measure(result, writer, cells):
+def _measure(result, writer, cells, traced):
     with XenLab(result["pairs"]) as lab:
         command = lab.vm.command()
         result["qemu_lines"]["xen"] = shlex.join(command)
@@ -237,6 +238,11 @@ def _measure(result, writer, cells):
             writer.write(result)
 
         xen_bench.measure(lab, cells, result["rounds"], result["seed"], on_round)
+        if traced:
+            with ui.Progress("Xen's own trace of round trips"):
+                result["trace"], gone = xen_anatomy.measure(lab, whats=("hypercalls",))
+            result["not_run"].update(gone)
+            writer.write(result)
         problems = lab.vm.kernel_problems() + lab.vm.guest_problems()
     if problems:
         raise SvioError("A kernel or Xen complained during the measurement", "\n".join(problems))
@@ -284,12 +290,18 @@ def cost_table(result):
     ui.say("\nWhat one message cost, one guest: CPU microseconds by Xen's account, event channels and "
            "device\ninterrupts of the guest's and dom0's network devices")
     table(["", "path", "guest us", "dom0 us", "event channels", "device interrupts"], rows)
+    rows = [[NAMES[path], *(f"{one['xen'][key]:.2f}" for key in xen_anatomy.COLUMNS)]
+            for path, one in result["trace"].items()]
+    if rows:
+        ui.say("\nWhat Xen did for a round trip, all domains, by its own trace (xentrace), less what it does "
+               "for a\nprogram to which nobody answers")
+        table(["path", *xen_anatomy.COLUMNS.values()], rows)
     shares = [(name, xen_bench.dom0_share(cells, path, kind)) for name, path, kind in
               (("nothing", "none", "idle"), ("round trips, split", "split", "rtt"),
                ("round trips, VIF", "vif", "rtt"), ("sending, split", "split", "tx"),
                ("sending, VIF", "vif", "tx"))]
     ui.say("  dom0's CPU seconds in one measurement of "
-           f"{xen_bench.WARM_UP + xen_bench.SECONDS:.0f} s (what asks for the figures included): "
+           f"{xen_bench.SECONDS:.0f} s (what asks for the figures included): "
            + ", ".join(f"{name} {spread_text(found, '.1f')}" for name, found in shares if found))
 
 
@@ -324,7 +336,7 @@ def bench(args):
         not_run(result)
         ui.say(f"Real Xen in QEMU: {pairs} guest{'s' if pairs > 1 else ''} on Xen's split driver beside as "
                f"many with a VIF; {rounds} rounds in an\norder shuffled with seed {seed}")
-        _measure(result, writer, xen_bench.plan(pairs, demo))
+        _measure(result, writer, xen_bench.plan(pairs, demo), not demo)
         result["complete"] = True
         result["seconds"] = time.monotonic() - begin
         writer.write(result)

@@ -17,12 +17,16 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from svio_tool import ui
-from svio_tool.latency import TX_SIZE, WirePeer, board_difference, cpu_difference, parse_ping_pong, \
-    parse_throughput, ratio, tx_rate
+from svio_tool import ui, xen_anatomy
+from svio_tool.lab import TRIPS_MAX, switches
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, WirePeer, \
+    arm_each, board_difference, cpu_difference, parse_ping_pong, parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
+from svio_tool.paths import COPIES, INSTRUCTIONS
 from svio_tool.ui import SvioError
-from svio_tool.xen_machine import BITS, DIRECT_ADDRESS, WIRE_ADDRESS, Guest, XenMachine
+from svio_tool.vm import acceleration
+from svio_tool.xen_machine import BITS, DIRECT_ADDRESS, DIRECT_BDF, PF_BUS, WIRE_ADDRESS, Guest, \
+    XenMachine, virtual_function
 
 PATHS = ("split", "vif")
 DIRECT = "direct"
@@ -34,24 +38,23 @@ SECONDS = 3
 CARD_OPTIONS = "poll-us=3000"
 FLOOD_SECONDS = 2
 FIRST_BOOT = 120            # seconds that a guest has for its first try
-# sockperf sleeps so long between its start and its test.
-WARM_UP = 2.0
 NETWORK = re.compile(r"\beth\d|\bvif\d|svio")
 
 
 class XenLab:
-    """The machine with so many guests of each kind (one, of a NIC's owners), and the wire's peer."""
+    """The machine with so many guests of each kind (one, of a NIC's owners), and the wire's peer. "counting":
+    also with what xen_anatomy.py needs, of which nothing counts before it is asked, but for QEMU's copies."""
 
-    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, paths=PATHS):
+    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, paths=PATHS, counting=False):
         self.pairs, self.name, self.accel, self.seconds = pairs, name, accel, seconds
-        self.paths, self.direct = paths, DIRECT in paths
+        self.paths, self.direct, self.counting = paths, DIRECT in paths, counting
         self.stack = ExitStack()
-        self.vm = self.peer = None
+        self.vm = self.peer = self.folder = None
         self.guests = {}
 
     def __enter__(self):
         with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="svio-xen-"))
+            folder = self.folder = Path(tempfile.mkdtemp(prefix="svio-xen-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             wires = {"wire": WIRE_ADDRESS, **({DIRECT: DIRECT_ADDRESS} if self.direct else {})}
             ends = {name: (folder / f"{name}.vm", folder / f"{name}.peer") for name in wires}
@@ -79,7 +82,39 @@ class XenLab:
         return XenMachine(self.name, wire=f"port=dgram:{near},,{far}", netdevs=netdevs,
                           vifs=max(self.pairs, 1), card_options=CARD_OPTIONS, accel=self.accel,
                           memory=1536 + 256 * guests, guest_ports=guests,
-                          direct=DIRECT if self.direct else None)
+                          direct=DIRECT if self.direct else None, **self._counters())
+
+    # --- for the anatomy ------------------------------------------------------------------------------
+
+    def trace_path(self):
+        return self.folder / "trace"
+
+    def instructions_path(self):
+        return self.folder / "instructions"
+
+    def copies_path(self):
+        return self.folder / "copies"
+
+    def counts_instructions(self):
+        """Only where QEMU executes them itself."""
+        return self.counting and "kvm" not in acceleration(self.accel)
+
+    def _counters(self):
+        """Options of the machine."""
+        if not self.counting:
+            return {}
+        extra = ["-D", self.trace_path()]
+        if self.counts_instructions():
+            extra += ["-plugin", f"{INSTRUCTIONS},socket={self.instructions_path()},asleep=on"]
+        return {"extra": extra,
+                "before": ["env", f"LD_PRELOAD={COPIES}", f"SVIO_COPIES={self.copies_path()}"]}
+
+    def rows(self):
+        """For xen_anatomy.py: a path, its wire, and the NIC that carries its frames."""
+        nics = {"split": f"{PF_BUS}:00.0", DIRECT: DIRECT_BDF}
+        return [xen_anatomy.Row(path, WIRE.get(path, "wire"),
+                                nics.get(path) or virtual_function(PF_BUS, guests[0].spec.slot))
+                for path, guests in self.guests.items()]
 
     def _boot(self, path, name):
         with ui.Progress(f"guest {name} boots") as progress:
@@ -97,16 +132,20 @@ class XenLab:
             guest.run(f"ping -c 3 -i 0.2 -W 5 -q {address} && "
                       f"ip neigh change {address} dev eth0 nud permanent && ip neigh show {address} | "
                       "grep PERMANENT")
+            guest.run("mkdir -p /tmp/cells")
+            guest.put("/tmp/cells.sh", CELLS_SH.encode())
             self.guests.setdefault(path, []).append(guest)
 
     # --- what is counted ----------------------------------------------------------------------------
 
     def snapshot(self, guests):
-        texts = {"dom0": self.vm.run("cat /proc/interrupts").out}
+        """The agents read files by themselves, and start no program for it."""
+        texts = {"dom0": self.vm.get("/proc/interrupts").decode()}
         for guest in guests:
-            texts[guest.name] = guest.run("cat /proc/interrupts; cat /proc/net/dev").out
+            texts[guest.name] = (guest.get("/proc/interrupts") + guest.get("/proc/net/dev")).decode()
         return {"cpu": self.vm.cpu_seconds(), "board": self.vm.stats(),
-                "threads": self.vm.thread_cpu_seconds(), "peer": self.peer.ask("counters")["cpu_s"],
+                "threads": self.vm.thread_cpu_seconds(), "switches": switches(self.vm.pid),
+                "peer": self.peer.ask("counters")["cpu_s"],
                 "events": {name: network_events(text) for name, text in texts.items()},
                 "received": {guest.name: received(texts[guest.name]) for guest in guests}}
 
@@ -116,47 +155,77 @@ class XenLab:
         host = {**cpu_difference(before["threads"], after["threads"]), "peer": after["peer"] - before["peer"]}
         return {"cpu_s": {name: round(value - before["cpu"].get(name, 0), 1)
                           for name, value in after["cpu"].items()}, "host_cpu_s": host,
+                "switches": cpu_difference(before["switches"], after["switches"]),
                 "interrupts": events, "board": board_difference(before["board"], after["board"])}
 
     # --- measurements -------------------------------------------------------------------------------
 
-    def measure(self, guests, programs, pause):
-        """Programs in guests at the same time; [their output] and what was counted meanwhile."""
-        before = self.snapshot(guests)
-        started = [guest.spawn(program) for guest, program in zip(guests, programs)]
-        time.sleep(pause)           # questions to a guest go through dom0, and would disturb it
+    def trips_program(self, target, size=64, port=SOCKPERF_PORT):
+        # As in lab.py: without a limit it takes much memory, and time to start.
+        most = "" if "kvm" in acceleration(self.accel) else f" --mps={TRIPS_MAX}"
+        return f"sockperf ping-pong -i {target} -p {port} -t {self.seconds} -m {size} --full-rtt{most}"
+
+    def programs(self, kind, path, count):
+        """[(guest, what it runs)] for a measurement, which needs not have any."""
+        guests = self.guests.get(path, ())[:count]
+        if kind == "guest":
+            return [(guests[0], self.trips_program(self.guests[path][1].spec.address))]
+        if kind == "rtt":
+            return [(guest, self.trips_program(guest.spec.wire_address)) for guest in guests]
+        if kind == "tx":
+            return [(guest, f"sockperf throughput -i {guest.spec.wire_address} -p {DISCARD_PORT} "
+                     f"-t {self.seconds} -m {TX_SIZE}") for guest in guests]
+        return []
+
+    def hold(self, cells):
+        """Start what these measurements [(kind, path, guests)] run, up to where sockperf begins: run()."""
+        self.hold_programs([(guest, kind + str(count), program) for kind, path, count in cells
+                            for guest, program in self.programs(kind, path, count)])
+
+    def hold_programs(self, programs):
+        """[(guest, name, program)]; what was held before is ended."""
+        lines = {}
+        for guest, name, program in programs:
+            lines[guest] = lines.get(guest, "") + f"{name} {program}\n"
+        arm_each(lines)
+
+    def run(self, guests, name, wait=time.sleep):
+        """The held programs of this name, at the same time: [their output]. wait(seconds) is called for the
+        window itself, while they measure."""
+        started = [guest.spawn(GO.format(name=name)) for guest in guests]
+        wait(self.seconds)          # questions to a guest go through dom0, and would disturb it
         results = [process.wait(60) for process in started]
-        after = self.snapshot(guests)
         for guest, result in zip(guests, results):
             if result.rc:
                 raise SvioError(f"Measuring failed in guest {guest.name}", result.out[-1000:] + result.err)
-        return [result.out for result in results], self.difference(before, after)
+        return [result.out for result in results]
 
-    def round_trips(self, path, count, size, to_guest=False):
-        guests = self.guests[path][:count]
-        target, server = guests[0].spec.wire_address, None
-        if to_guest:
+    def measure(self, guests, name):
+        """The same, and what was counted meanwhile."""
+        before = self.snapshot(guests)
+        texts = self.run(guests, name)
+        return texts, self.difference(before, self.snapshot(guests))
+
+    def round_trips(self, path, count, kind):
+        guests, server = self.guests[path][:count], None
+        if kind == "guest":
             other = self.guests[path][1]
-            target = other.spec.address
-            server = other.spawn(f"sockperf server -i {target} -p 11111")
+            server = other.spawn(f"sockperf server -i {other.spec.address} -p {SOCKPERF_PORT}")
         try:
-            word = f"sockperf ping-pong -i {target} -p 11111 -t {self.seconds} -m {size} --full-rtt"
-            texts, counted = self.measure(guests, [word] * count, WARM_UP + self.seconds)
+            texts, counted = self.measure(guests, kind + str(count))
         finally:
             if server:
                 server.kill()
         trips = [parse_ping_pong(text) for text in texts]
         found = {name: statistics.median(trip[name] for trip in trips)
                  for name in ("p50_us", "p90_us", "p99_us")}
-        return {"kind": "rtt", "size": size, "peer": "guest" if to_guest else "wire", **found,
+        return {"kind": "rtt", "size": 64, "peer": "guest" if kind == "guest" else "wire", **found,
                 "messages": sum(trip["samples"] for trip in trips),
                 "dropped": sum(trip["dropped"] for trip in trips), **counted}
 
     def sending(self, path, count):
         self.peer.ask("reset")
-        guests = self.guests[path][:count]
-        word = f"sockperf throughput -i {guests[0].spec.wire_address} -p 9 -t {self.seconds} -m {TX_SIZE}"
-        texts, counted = self.measure(guests, [word] * count, WARM_UP + self.seconds)
+        texts, counted = self.measure(self.guests[path][:count], f"tx{count}")
         sent = [parse_throughput(text) for text in texts]
         sink = self.peer.ask("counters")["wires"][WIRE.get(path, "wire")]["sink"]
         rate = tx_rate(sink, sum(one[0] for one in sent), max(one[1] for one in sent))
@@ -185,11 +254,13 @@ class XenLab:
     def idle(self):
         """Nothing is sent; the same questions are asked."""
         guests = [self.guests[path][0] for path in self.paths]
-        _, counted = self.measure(guests, [f"sleep {WARM_UP + self.seconds}"] * len(guests),
-                                  WARM_UP + self.seconds)
-        return {"kind": "idle", "size": 0, "peer": "none", "messages": 0, **counted}
+        before = self.snapshot(guests)
+        time.sleep(self.seconds)
+        return {"kind": "idle", "size": 0, "peer": "none", "messages": 0,
+                **self.difference(before, self.snapshot(guests))}
 
-    def cell(self, kind, path, count=1, size=64):
+    def cell(self, kind, path, count=1):
+        """One measurement; its programs are held."""
         if kind == "idle":
             found = self.idle()
         elif kind == "rx":
@@ -197,8 +268,13 @@ class XenLab:
         elif kind == "tx":
             found = self.sending(path, count)
         else:
-            found = self.round_trips(path, count, size, kind == "guest")
+            found = self.round_trips(path, count, kind)
         return {"path": path, "guests": count, **found}
+
+    def one(self, kind, path, count=1):
+        """A measurement by itself."""
+        self.hold([(kind, path, count)])
+        return self.cell(kind, path, count)
 
 
 def network_events(text):
@@ -244,6 +320,8 @@ def measure(lab, cells, rounds, seed, on_round=lambda cells: None):
         shuffle.shuffle(order)
         title = f"round {number} of {rounds}"
         with ui.Progress(title) as progress:
+            progress.title = f"{title}: start-up of the guests' programs"
+            lab.hold(order)
             for kind, path, count in order:
                 progress.title = f"{title}: {WORDS[kind]} {path} {count or ''}".rstrip()
                 done.append({"round": number, **lab.cell(kind, path, count)})

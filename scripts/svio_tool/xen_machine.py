@@ -25,7 +25,7 @@ WIRE_ADDRESS, DOM0_ADDRESS, BITS = "10.88.0.1", "10.88.0.2", 16
 CARD_MAC = "52:54:00:78:65:00"
 DIRECT_ADDRESS, DIRECT_MAC = "10.89.0.1", "52:54:00:78:65:01"
 # In the second root port: the firmware numbers the buses in their order, and VFs stay on the first one's.
-DIRECT_BDF = "0000:02:00.0"
+PF_BUS, DIRECT_BDF = "0000:01", "0000:02:00.0"
 # One port for each guest's agent; a guest has one from its start to its end.
 GUEST_PORTS = 8
 MAX_VIFS = 64
@@ -78,7 +78,7 @@ class Guest:
             return DIRECT_MAC
         return f"00:16:3e:78:65:{self.index:02x}"
 
-    def xl_config(self, pf_bus="0000:01"):
+    def xl_config(self, pf_bus=PF_BUS):
         """The configuration as xl reads it."""
         lines = [f'name="{self.name}"', 'type="pv"', 'kernel="/boot/guest-kernel"',
                  'ramdisk="/boot/guest.cpio"', f"memory={self.memory}", "vcpus=1", 'on_crash="preserve"',

@@ -5,6 +5,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -80,6 +81,36 @@ class TestAgent(unittest.TestCase):
                 self.agent.call("first")
         self.assertEqual(self.agent.call("second"), {"of": "second"})
         self.assertEqual(self.agent.call("third"), {"of": "third"})
+
+
+class TestGreeting(unittest.TestCase):
+    def test_a_greeting_that_is_lost_is_said_again(self):
+        """As on the console of a guest of Xen, which is not yet there for the first ones."""
+        folder = tempfile.TemporaryDirectory(prefix="svio-unit-")
+        self.addCleanup(folder.cleanup)
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(f"{folder.name}/agent")
+        listener.listen()
+        heard = []
+
+        def serve():
+            peer = listener.accept()[0]
+            with peer, peer.makefile("rb") as lines:
+                for line in lines:
+                    heard.append(json.loads(line.lstrip(b"\xff"))["arguments"]["id"])
+                    if len(heard) == 3:     # late answers come first, and are not what is waited for
+                        peer.sendall(json.dumps({"return": heard[1]}).encode() + b"\n")
+                        time.sleep(0.3)     # and that it answers at all says that no more are needed
+                        peer.sendall(json.dumps({"return": heard[2]}).encode() + b"\n")
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        agent = Agent(f"{folder.name}/agent", lambda: None)
+        self.addCleanup(agent.close)
+        with mock.patch("svio_tool.agent.GREETING", 0.05):
+            agent.connect(60)
+        self.assertEqual(agent.number, heard[2])
+        self.assertEqual(heard, [heard[0], heard[0] + 1, heard[0] + 2])
 
 
 if __name__ == "__main__":

@@ -190,10 +190,46 @@ class Reading(unittest.TestCase):
                 raise SvioError("It stalled.")
             found["count"] = 1
         found, gone = {}, {}
-        anatomy._each(one, "copies", window, found, gone, lambda text: None)
+        anatomy.each(one, "copies", window, found, gone, lambda text: None,
+                     last=lambda lab, row, found: window(lab, row, found) or found.update(last=1))
         self.assertEqual(armed, [["good", "slow", "bad"], ["slow", "bad"], ["bad"]])
         self.assertEqual((found["good"], found["slow"]), ({"count": 1}, {"count": 1}))
         self.assertEqual(gone, {"copies of bad": "It stalled."})
+
+    def partly(self, messages, instructions=()):
+        """A NIC of which the peer sees these numbers of messages, look by look."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        trace, looks, killed = Path(folder.name) / "trace", iter(messages), []
+
+        def qmp(_, name, enable):
+            if enable:
+                trace.write_text(TRACE)     # of which two are the NIC's
+
+        def ask(word):
+            return {"wires": {"w": {"udp_echo": next(looks, messages[-1])}}} if word == "counters" else {}
+        row = types.SimpleNamespace(key="pcnet", wire="w", nic="pcnet")
+        place = self.counter(*instructions)
+        one = types.SimpleNamespace(
+            seconds=60, resources={"pcnet": [(0xd080, 0xd09f)]}, trace_path=lambda: trace,
+            counts_instructions=lambda: bool(instructions), peer=types.SimpleNamespace(ask=ask),
+            instructions_path=lambda: place, vm=types.SimpleNamespace(
+                qmp=qmp, spawn=lambda words: types.SimpleNamespace(kill=lambda: killed.append(words))))
+        found = {}
+        anatomy._counted_until_it_stalls(one, row, found)
+        self.assertEqual(len(killed), 1)
+        self.assertIn("w-64.pid", killed[0])
+        return found
+
+    def test_anatomy_until_it_stalls(self):
+        """The messages until none comes any more, and what was executed from the first look on to the last
+        that brought one."""
+        self.assertEqual(self.partly([0, 10, 10, 40], ["1000\n", "7000\n"]),
+                         {"accesses": {"reads": 1 / 40, "writes": 1 / 40}, "instructions": 200})
+        self.assertNotIn("instructions", self.partly([10, 40]))
+        for looks, number in (([5, 5], 5), ([5, 24], 24)):
+            with self.assertRaisesRegex(SvioError, f"pcnet: it stalls after {number} messages"):
+                self.partly(looks)
 
     def test_instructions(self):
         path = self.counter("1000 50\n", "9000 50\n", "9000\n", "nonsense\n")
@@ -289,6 +325,39 @@ class Options(unittest.TestCase):
             lab_bench.measure_xen, lab_bench.setup.ensure = kept
         names = ("xen-split", "xen-direct", "xen-vif", "xen-emulated-net")
         self.assertEqual(result["not_run"], {name: "The guest did not boot." for name in names})
+
+    def test_a_machine_that_fails_late_is_said(self):
+        result = lab_bench.empty_result(("virtio",), 1, 2, 1)
+
+        def late():
+            lab_bench.fill(result, "xen", [cell(1, "xen-split", 1000), cell(1, "xen-vif", 250)])
+            raise SvioError("It ended.")
+        lab_bench.run_machine(result, lab_bench.Writer(None), ("xen-split", "xen-vif"), late)
+        self.assertEqual(result["not_run"], {"the rest of xen-split, xen-vif": "It ended."})
+
+    def test_anatomy_of_another_machine(self):
+        result = lab_bench.empty_result(("virtio",), 1, 2, 1)
+        result["anatomy"] = {"xen-vif": {"accesses": 1}}
+        lab_bench.keep_anatomy(result, {"vif": "xen-vif", "split": "xen-split"},
+                               {"vif": {"copies": 2}, "split": {"copies": 3}}, {"system calls": "no strace"})
+        self.assertEqual(result["anatomy"], {"xen-vif": {"accesses": 1, "copies": 2},
+                                             "xen-split": {"copies": 3}})
+        self.assertEqual(result["anatomy_not_counted"], {"system calls (xen-vif, xen-split)": "no strace"})
+
+    def test_a_cell_of_the_nic_that_is_the_guests_own(self):
+        """The card's board is not what its frames pass."""
+        one = {"path": "direct", "kind": "rtt", "size": 64, "messages": 1, "board": {"bells": 1},
+               "cpu_s": {"direct1": 1}, "host_cpu_s": {"vcpu": 2}, "interrupts": {"dom0": {}, "direct1": {}}}
+        found = lab_bench.xen_cell(one)
+        self.assertNotIn("board", found)
+        self.assertEqual((found["approach"], found["cpu_s"]), ("xen-direct", {"vcpu": 2}))
+        self.assertIn("board", lab_bench.xen_cell({**one, "path": "vif"}))
+
+    def test_copies_by_grants(self):
+        copies = {"memory": 0.91, "system_calls": 1.0, "grants": 0.545}
+        self.assertEqual(lab_bench.copies_text({"copies": copies}), "0.9 + 1.0 + 0.5 by grants")
+        self.assertEqual(lab_bench.copies_text({"copies": {**copies, "grants": 0.0}}), "0.9 + 1.0")
+        self.assertEqual(lab_bench.copies_text({}), "-")
 
     def test_result_is_json(self):
         result = lab_bench.empty_result(("virtio",), 1, 2, 1)

@@ -12,6 +12,7 @@ from svio_tool import report_xen  # noqa: E402 (the path comes first)
 def cell(number, approach, own, events, dom0_events, board=None):
     """A round trip's, of 100 messages; `own` seconds of the guest's, and 2 of dom0's."""
     return {"round": number, "approach": approach, "kind": "rtt", "size": 64, "messages": 100,
+            "switches": {"vcpu": 100, "on_board": 50, "qemu_other": 20},
             "cpu_s": {"vcpu": 9.0, "on_board": 0.3, "qemu_other": 0.02, "peer": 0.001},
             "domains": {"cpu_s": {"dom0": 0.2, "other1": 5.0, "mine1": own},
                         "interrupts": {"dom0": dom0_events, "mine1": events}},
@@ -31,10 +32,11 @@ class Journeys(unittest.TestCase):
         found = report_xen.figures(SPLIT)
         self.assertEqual({name: round(value, 3) for name, value in found.items()}, {
             "guest_us": 2000, "dom0_us": 2000, "guest_events": 2, "guest_interrupts": 0, "dom0_events": 1.1,
-            "dom0_interrupts": 1.4, "bells": 0.3, "on_board_us": 3000, "qemu_other_us": 200, "peer_us": 10})
+            "dom0_interrupts": 1.4, "bells": 0.3, "on_board_us": 3000, "qemu_other_us": 200, "peer_us": 10,
+            "switches": 1.7})
 
-    def words(self, key, cells):
-        boxes, arrows = report_xen.journey_parts({"cells": {"xen": cells}}, key)
+    def words(self, key, cells, anatomy=None):
+        boxes, arrows = report_xen.journey_parts({"cells": {"xen": cells}, "anatomy": anatomy or {}}, key)
         self.assertEqual((len(boxes), [len(pair) for pair in arrows]), (3, [2, 2]))
         return boxes, [" ".join(text.split()) for pair in arrows for text in pair]
 
@@ -50,12 +52,30 @@ class Journeys(unittest.TestCase):
                 ("xen-vif", VIF, "3,000 us of CPU", "0.01 doorbells", "1.25"),
                 ("xen-direct", DIRECT, "200 us of CPU", "accesses not counted", "4.10")):
             boxes, arrows = self.words(key, cells)
-            self.assertTrue(boxes[1].endswith(carrier), boxes[1])
+            self.assertTrue(boxes[1].endswith("\n" + carrier), boxes[1])
+            self.assertTrue(boxes[2].endswith("beside it: 0.00 events, 2,000 us of Xen's time"), boxes[2])
             self.assertEqual(arrows, [down, f"{interrupts} interrupts of the guest's",
-                                      "dom0 beside it: 0.00 events", "2,000 us of Xen's time"])
+                                      "calls not counted", "1.7 context switches of QEMU"])
+
+    def test_with_the_anatomy(self):
+        xen = {"hypercalls": 24.64, "switches": 2.283}
+        counted = {"accesses": {"reads": 0.5, "writes": 0.25}, "system_calls": {"ppoll": 3.25, "read": 1},
+                   "copies": {"memory": 0.9, "system_calls": 1.0, "grants": 0.5}, "xen": xen}
+        boxes, arrows = self.words("xen-split", SPLIT, {"xen-split": counted})
+        self.assertTrue(boxes[0].endswith("\n24.6 hypercalls, 2.28 switches of domains"), boxes[0])
+        self.assertIn("\n0.5 copies each way by grants; 2,000 us", boxes[1])
+        self.assertIn("the card: 0.9 + 1.0 copies each way; 3,000 us", boxes[2])
+        self.assertEqual(arrows[2], "0.75 register accesses trap")
+        counted["copies"]["grants"] = 0.0
+        for key, cells in (("xen-vif", VIF), ("xen-direct", DIRECT)):
+            boxes, arrows = self.words(key, cells, {key: counted})
+            self.assertIn("24.6 hypercalls", boxes[0])
+            self.assertIn("\n0.9 + 1.0 copies each way; ", boxes[1])
+            self.assertEqual((arrows[0], arrows[2]),
+                             ("0.75 register accesses trap", "4.2 system calls of QEMU"))
 
     def test_what_is_not_xens(self):
-        self.assertIsNone(report_xen.journey_parts({"cells": {"xen": VIF}}, "xen-split"))
+        self.assertIsNone(report_xen.journey_parts({"cells": {"xen": VIF}, "anatomy": {}}, "xen-split"))
         self.assertIsNone(report_xen.journey_parts({"cells": {"guest": []}}, "virtio"))
 
 

@@ -8,7 +8,7 @@ from svio_tool.lessons.frame import Lesson, Outcome
 
 def measure(lab, path, rounds):
     """Figures of a round trip to the wire through one path of the Xen machine."""
-    cells = [lab.cell("rtt", path) for _ in range(rounds)]
+    cells = [lab.one("rtt", path) for _ in range(rounds)]
     return {"p50_us": median([cell["p50_us"] for cell in cells]),
             "dom0_events": median([events(cell, "dom0", "event") for cell in cells]),
             "guest_interrupts": median([events(cell, f"{path}1", "event") + events(cell, f"{path}1", "device")
@@ -26,7 +26,7 @@ def run(context):
     outcome = Outcome()
     lab = context.xen()
     with ui.Progress("dom0 while nothing is sent"):
-        idle = lab.cell("idle", "none", 0)["cpu_s"]["dom0"]
+        idle = lab.one("idle", "none", 0)["cpu_s"]["dom0"]
     with ui.Progress("round trips through netfront, netback and the bridge"):
         split = measure(lab, "split", context.rounds)
     outcome.head = ["", "p50 us", "dom0's event channels", "the guest's", "dom0's CPU s in a window"]

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's Xen machine: a small measurement, and what a round trip is made of, whatever the speed."""
+import unittest
+
+from svio_tool import setup, xen_anatomy, xen_bench
+
+PATHS = ("split", "vif")
+
+
+class TestAnatomy(unittest.TestCase):
+    svio_patience = 1800
+
+    @classmethod
+    def setUpClass(cls):
+        setup.ensure(["compile", "xen-image"])
+        cls.lab = cls.enterClassContext(
+            xen_bench.XenLab(1, name="test-xen-lab", paths=PATHS, seconds=1, counting=True))
+
+    def test_measurements(self):
+        self.lab.hold([(kind, path, 1) for path in PATHS for kind in ("rtt", "tx")])
+        for path in PATHS:
+            cell = self.lab.cell("rtt", path)
+            self.assertTrue(0 < cell["p50_us"] <= cell["p90_us"] <= cell["p99_us"], cell)
+            self.assertEqual(cell["dropped"], 0)
+            self.assertGreater(cell["switches"]["vcpu"], 0)
+            cell = self.lab.cell("tx", path)
+            self.assertGreater(cell["datagrams"], 1)
+            self.assertGreater(cell["sent"], cell["datagrams"] / 2)
+            self.assertGreater(self.lab.cell("rx", path)["messages"], 0)
+        self.assertEqual(self.lab.cell("idle", "none", 0)["messages"], 0)
+
+    def test_round_trip(self):
+        """netfront's frames go through dom0 by grants and event channels; nothing of that is true of a
+        VIF's, and its doorbells are rare."""
+        found, gone = xen_anatomy.measure(self.lab)
+        counted = self.lab.counts_instructions()
+        self.assertEqual(set(gone), set() if counted else {"guest instructions"}, gone)
+        split, vif = found["split"], found["vif"]
+        # One for each frame at least that netback copies, and two signals for each frame or pair of frames.
+        self.assertGreater(split["xen"]["grants"], 0.9)
+        self.assertGreater(split["xen"]["events"], 0.9)
+        self.assertGreater(split["xen"]["switches"], 0.9)
+        self.assertGreater(split["xen"]["hypercalls"], split["xen"]["grants"] + split["xen"]["events"])
+        self.assertLess(vif["xen"]["grants"], 0.2)
+        self.assertLess(vif["xen"]["events"], 0.2)
+        # Of a frame to the wire netback copies 128 bytes and maps the rest; of one from it, all.
+        self.assertAlmostEqual(split["copies"]["grants"], (128 + 1414) / (2 * 1414), delta=0.05)
+        self.assertEqual(vif["copies"]["grants"], 0)
+        for one in (split, vif):
+            self.assertAlmostEqual(one["copies"]["system_calls"], 1, delta=0.1)
+            self.assertGreater(one["system_calls"]["sendmmsg"], 0.01)
+            if counted:
+                self.assertGreater(one["instructions"], 1000)
+        self.assertLess(sum(vif["accesses"].values()), 1)
+        if counted:
+            self.assertGreater(split["instructions"], vif["instructions"])
+        self.assertEqual(self.lab.vm.kernel_problems() + self.lab.vm.guest_problems(), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
