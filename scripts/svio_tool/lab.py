@@ -234,15 +234,20 @@ def parse_pktgen(text):
     return int(taken[1]), int(spent[1]) / 1e6
 
 
-def switches(pid):
-    """{thread name: context switches}, voluntary ones (it waited) and others (it was made to)."""
+# Of QEMU's threads: context switches, and those after which a thread waited until it was woken up.
+SCHEDULED = ("switches", "wakeups")
+
+
+def switches(pid, kinds="(?:non)?voluntary"):
+    """{thread name: context switches}: "voluntary" ones (it waited, and was woken up), and others."""
+    pattern = re.compile(rf"^{kinds}_ctxt_switches:\s+(\d+)", re.M)
     total = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             text, name = (task / "status").read_text(), (task / "comm").read_text().strip()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        total[name] = total.get(name, 0) + sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)", text)))
+        total[name] = total.get(name, 0) + sum(map(int, pattern.findall(text)))
     return total
 
 
@@ -388,7 +393,8 @@ class Lab(latency.Bench):
             self.peer.ask(f"flood {row.wire} off")
 
     def _snapshot(self, row):
-        found = {**super()._snapshot(row), "switches": switches(self.vm.pid)}
+        found = {**super()._snapshot(row), "switches": switches(self.vm.pid),
+                 "wakeups": switches(self.vm.pid, "voluntary")}
         if row.port == "vhost":
             found["threads"].update(lab_host.vhost_threads(self.vm.pid))
         return found
@@ -472,7 +478,7 @@ class Lab(latency.Bench):
         cpu["peer"] = after["peer_cpu"] - before["peer_cpu"]
         cell.update(messages=messages, cpu_s=cpu, interrupts=signals,
                     probe_ms=latency.mean_probe(before, after),
-                    switches=cpu_difference(before["switches"], after["switches"]))
+                    **{name: cpu_difference(before[name], after[name]) for name in SCHEDULED})
         if row.on_board:
             cell["board"] = board_difference(before["board"], after["board"])
             if self.counting:

@@ -339,21 +339,22 @@ def anatomy_table(result):
     if not result["anatomy"]:
         return
     ui.say("\nA 64-byte round trip is made of (trapping reads and writes of the NIC's registers by the "
-           "guest, counted in\nQEMU's trace; context switches of QEMU's threads; its system calls under "
-           "strace; instructions that the guest executes, counted by a plugin of QEMU's; how often each\n"
-           "frame is copied between guest and wire: in QEMU's memory + by its system calls)")
+           "guest, counted in\nQEMU's trace; context switches of QEMU's threads, and wake-ups: those after "
+           "which one waited; its system\ncalls under strace; instructions that the guest executes, counted "
+           "by a plugin of QEMU's; how often\neach frame is copied between guest and wire: in QEMU's memory + "
+           "by its system calls)")
     rows = []
     for name, one in result["anatomy"].items():
         cost = result["summary"].get(name, {}).get("rtt_64", {}).get("per_message", {})
         access, calls = one.get("accesses", {}), one.get("system_calls")
-        switched = lab_stats.switched(cost)
+        switched = [f"{lab_stats.switched(cost, what):.1f}" if cost else "-" for what in lab_stats.SCHEDULED]
         rows.append([TITLES[name],
                      *(f"{access[key]:.2f}" if key in access else "-" for key in ("reads", "writes")),
-                     f"{cost['interrupts']:.2f}" if cost else "-", f"{switched:.1f}" if cost else "-",
+                     f"{cost['interrupts']:.2f}" if cost else "-", *switched,
                      f"{sum(calls.values()):.1f}" if calls else "-",
                      f"{one['instructions']:,.0f}" if "instructions" in one else "-", copies_text(one)])
-    table(["approach", "reads", "writes", "interrupts", "switches", "system calls", "instructions",
-           "copies"], rows)
+    table(["approach", "reads", "writes", "interrupts", "switches", "wake-ups", "system calls",
+           "instructions", "copies"], rows)
 
 
 def copies_text(one):

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Figures of "svio bench" from its cells: medians with intervals, distributions, the summary."""
+import itertools
 import random
 import statistics
 
 from svio_tool import lab
-from svio_tool.lab import KINDS, NAMES, SIZES, STEPS
+from svio_tool.lab import KINDS, NAMES, SCHEDULED, SIZES, STEPS
 from svio_tool.latency import HEADERS
 
 RESAMPLES = 1000
@@ -113,10 +114,9 @@ def costs(cells):
                 found[f"cpu_s_per_gbit_{part}"] = statistics.median(
                     cell["cpu_s"][part] * 1e9 / (cell["messages"] * (cell["size"] + HEADERS) * 8)
                     for cell in cells)
-    for part in CPU[:3]:
-        if all(part in cell.get("switches", {}) for cell in cells):
-            found[f"switches_{part}"] = statistics.median(cell["switches"][part] / cell["messages"]
-                                                          for cell in cells)
+    for name, part in itertools.product(SCHEDULED, CPU[:3]):
+        if all(part in cell.get(name, {}) for cell in cells):
+            found[f"{name}_{part}"] = statistics.median(cell[name][part] / cell["messages"] for cell in cells)
     for name in ("bells", "signals", "sleeps", "empty_polls"):
         values = [cell["board"][name] / cell["messages"] for cell in cells if name in cell.get("board", {})]
         if values:
@@ -124,9 +124,9 @@ def costs(cells):
     return found
 
 
-def switched(cost):
-    """Context switches of all of QEMU's threads for a message, of its costs()."""
-    return sum(cost.get(f"switches_{part}", 0) for part in CPU[:3])
+def switched(cost, name="switches"):
+    """Context switches of all of QEMU's threads for a message, of its costs(); or their "wakeups"."""
+    return sum(cost.get(f"{name}_{part}", 0) for part in CPU[:3])
 
 
 def against(cells, base, name):

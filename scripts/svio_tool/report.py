@@ -143,6 +143,7 @@ def anatomy_rows(result):
         yield [lab_bench.TITLES[key], text(access.get("reads")), text(access.get("writes")),
                text(cost.get("bells")), text(cost.get("interrupts"))] + [
             text(cost.get(f"switches_{part}"), ".1f") for part in lab_stats.CPU[:3]] + [
+            text(lab_stats.switched(cost, "wakeups") if "wakeups_vcpu" in cost else None, ".1f"),
             text(sum(calls.values()) if calls else None, ".1f"), text(one.get("instructions"), ",.0f"),
             lab_bench.copies_text(one),
             ", ".join(f"{name} {count:.1f}" for name, count in list(calls.items())[:4]) if calls else "-"]
@@ -305,6 +306,8 @@ def limits(result):
                  "and the kernel by system calls; of netfront's frames also what netback has Xen copy by "
                  "grants (the rest of a sent frame it maps). What the guest and the host's kernel copy for "
                  "themselves is not seen.")
+    texts.append("Switches are the context switches of QEMU's threads by the host's kernel, wake-ups those "
+                 "of them after which the thread waited.")
     texts.append("System calls are counted under strace, which slows QEMU: a core that polls looks more "
                  "often in vain meanwhile.")
     return texts
@@ -339,7 +342,8 @@ Copies are of a frame on each way, in QEMU's memory + by its system calls. In Xe
 and dom0 are Xen's own, and events are signals of its event channels.</p>
 {journeys(result)}</section>
 <section><h2>Anatomy of a message</h2>{table("A 64-byte round trip is made of", ("approach", "trapping reads",
-"trapping writes", "doorbells", "interrupts", "switches: vCPU", "QEMU", "on-board", "system calls",
+"trapping writes", "doorbells", "interrupts", "switches: vCPU", "QEMU", "on-board", "wake-ups",
+"system calls",
 "guest instructions", "copies: memory + system calls", "most frequent calls"),
 list(anatomy_rows(result)))}{xen_part(result)}{stages(result)}</section>
 <section><h2>Tables</h2>{table("Round trips, microseconds, with 95 % intervals", ("approach",

@@ -42,8 +42,8 @@ def journey_parts(result, key):
     return boxes, arrows
 
 
-def _copies(parts):
-    return f"{copies_text(parts)} copies each way; " if "copies" in parts else ""
+def _copies(parts, end="; "):
+    return f"{copies_text(parts)} copies each way{end}" if "copies" in parts else ""
 
 
 def _accesses(parts, one):
@@ -55,11 +55,11 @@ def _accesses(parts, one):
 def split_parts(_, one, parts):
     """netfront's frames go through dom0."""
     copies = parts.get("copies", {})
-    granted = f"{copies['grants']:.1f} copies each way by grants; " if "grants" in copies else ""
+    granted = f"{copies['grants']:.1f} copies each way by grants\n" if "grants" in copies else ""
     own = {**parts, "copies": {**copies, "grants": 0}} if copies else parts
     boxes = [f"guest: sockperf, its kernel, netfront\n{one['guest_us']:,.0f} us of Xen's time",
              f"dom0: netback, a bridge, the card's driver\n{granted}{one['dom0_us']:,.0f} us of Xen's time",
-             f"the card: {_copies(own)}{one['on_board_us']:,.0f} us of CPU\n"
+             f"the card: {_copies(own, chr(10))}{one['on_board_us']:,.0f} us of its on-board core\n"
              f"peer on the wire: {one['peer_us']:.0f} us of CPU"]
     return boxes, ((f"{one['dom0_events']:.2f} events\nof dom0's", f"{one['guest_events']:.2f} events\n"
                     "of the guest's"),
@@ -76,7 +76,7 @@ def own_nic_parts(key, one, parts):
     beside = one["dom0_events"] + one["dom0_interrupts"]
     boxes = [f"guest: sockperf, its kernel, a driver\n{one['guest_us']:,.0f} us of Xen's time",
              f"{carrier}\n{_copies(parts)}{one[spent]:,.0f} us of CPU",
-             f"peer on the wire: {one['peer_us']:.0f} us of CPU\ndom0 beside it: {beside:.2f} events, "
+             f"peer on the wire: {one['peer_us']:.0f} us of CPU\ndom0 beside it: {beside:.2f} events,\n"
              f"{one['dom0_us']:,.0f} us of Xen's time"]
     wire = f"{sum(calls.values()):.1f} system calls\nof QEMU" if calls else "calls not counted"
     return boxes, ((_accesses(parts, one) if key == "xen-vif" or "accesses" in parts else

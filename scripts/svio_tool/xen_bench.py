@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from svio_tool import ui, xen_anatomy
-from svio_tool.lab import TRIPS_MAX, switches
+from svio_tool.lab import SCHEDULED, TRIPS_MAX, switches
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, WirePeer, \
     arm_each, board_difference, cpu_difference, parse_ping_pong, parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
@@ -145,6 +145,7 @@ class XenLab:
             texts[guest.name] = (guest.get("/proc/interrupts") + guest.get("/proc/net/dev")).decode()
         return {"cpu": self.vm.cpu_seconds(), "board": self.vm.stats(),
                 "threads": self.vm.thread_cpu_seconds(), "switches": switches(self.vm.pid),
+                "wakeups": switches(self.vm.pid, "voluntary"),
                 "peer": self.peer.ask("counters")["cpu_s"],
                 "events": {name: network_events(text) for name, text in texts.items()},
                 "received": {guest.name: received(texts[guest.name]) for guest in guests}}
@@ -155,7 +156,7 @@ class XenLab:
         host = {**cpu_difference(before["threads"], after["threads"]), "peer": after["peer"] - before["peer"]}
         return {"cpu_s": {name: round(value - before["cpu"].get(name, 0), 1)
                           for name, value in after["cpu"].items()}, "host_cpu_s": host,
-                "switches": cpu_difference(before["switches"], after["switches"]),
+                **{name: cpu_difference(before[name], after[name]) for name in SCHEDULED},
                 "interrupts": events, "board": board_difference(before["board"], after["board"])}
 
     # --- measurements -------------------------------------------------------------------------------

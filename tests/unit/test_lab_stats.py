@@ -43,7 +43,7 @@ def cell(number, approach, p50, **more):
     return {"round": number, "approach": approach, "kind": "rtt", "size": 64, "p50_us": p50,
             "p99_us": 2 * p50, "messages": 1000, "interrupts": 2000,
             "cpu_s": {"vcpu": 0.5, "qemu_other": 0.1, "peer": 0.2},
-            "switches": {"vcpu": 3000}, "histogram": {}, **more}
+            "switches": {"vcpu": 3000}, "wakeups": {"vcpu": 2000}, "histogram": {}, **more}
 
 
 class Figures(unittest.TestCase):
@@ -75,7 +75,7 @@ class Figures(unittest.TestCase):
         self.assertFalse(lab_stats.fastest(found, "rtt_64", "p50_us", False)["approach"].startswith("xen-"))
         self.assertEqual(found["virtio"]["rtt_64"]["per_message"],
                          {"interrupts": 2, "cpu_us_vcpu": 500, "cpu_us_qemu_other": 100, "cpu_us_peer": 200,
-                          "switches_vcpu": 3})
+                          "switches_vcpu": 3, "wakeups_vcpu": 2})
         best = lab_stats.fastest(found, "rtt_64", "p50_us", False)
         self.assertEqual((best["approach"], best["second"], best["apart"]), ("virtio", "e1000", False))
 

@@ -38,6 +38,9 @@ class Journeys(unittest.TestCase):
     def words(self, key, cells, anatomy=None):
         boxes, arrows = report_xen.journey_parts({"cells": {"xen": cells}, "anatomy": anatomy or {}}, key)
         self.assertEqual((len(boxes), [len(pair) for pair in arrows]), (3, [2, 2]))
+        for box in boxes:       # what fits
+            self.assertLessEqual(len(box.splitlines()), 3)
+            self.assertLessEqual(max(map(len, box.splitlines())), 44)
         return boxes, [" ".join(text.split()) for pair in arrows for text in pair]
 
     def test_split_driver(self):
@@ -53,7 +56,7 @@ class Journeys(unittest.TestCase):
                 ("xen-direct", DIRECT, "200 us of CPU", "accesses not counted", "4.10")):
             boxes, arrows = self.words(key, cells)
             self.assertTrue(boxes[1].endswith("\n" + carrier), boxes[1])
-            self.assertTrue(boxes[2].endswith("beside it: 0.00 events, 2,000 us of Xen's time"), boxes[2])
+            self.assertTrue(boxes[2].endswith("beside it: 0.00 events,\n2,000 us of Xen's time"), boxes[2])
             self.assertEqual(arrows, [down, f"{interrupts} interrupts of the guest's",
                                       "calls not counted", "1.7 context switches of QEMU"])
 
@@ -63,8 +66,8 @@ class Journeys(unittest.TestCase):
                    "copies": {"memory": 0.9, "system_calls": 1.0, "grants": 0.5}, "xen": xen}
         boxes, arrows = self.words("xen-split", SPLIT, {"xen-split": counted})
         self.assertTrue(boxes[0].endswith("\n24.6 hypercalls, 2.28 switches of domains"), boxes[0])
-        self.assertIn("\n0.5 copies each way by grants; 2,000 us", boxes[1])
-        self.assertIn("the card: 0.9 + 1.0 copies each way; 3,000 us", boxes[2])
+        self.assertIn("\n0.5 copies each way by grants\n2,000 us", boxes[1])
+        self.assertIn("the card: 0.9 + 1.0 copies each way\n3,000 us", boxes[2])
         self.assertEqual(arrows[2], "0.75 register accesses trap")
         counted["copies"]["grants"] = 0.0
         for key, cells in (("xen-vif", VIF), ("xen-direct", DIRECT)):
