@@ -341,8 +341,8 @@ def anatomy_table(result):
     ui.say("\nA 64-byte round trip is made of (trapping reads and writes of the NIC's registers by the "
            "guest, counted in\nQEMU's trace; context switches of QEMU's threads, and wake-ups: those after "
            "which one waited; its system\ncalls under strace; instructions that the guest executes, counted "
-           "by a plugin of QEMU's; how often\neach frame is copied between guest and wire: in QEMU's memory + "
-           "by its system calls)")
+           "by a plugin of QEMU's; how often\neach frame is copied between guest and wire: in QEMU's memory "
+           "+ by its system calls)")
     rows = []
     for name, one in result["anatomy"].items():
         cost = result["summary"].get(name, {}).get("rtt_64", {}).get("per_message", {})
