@@ -164,17 +164,18 @@ def measure(xen, report=lambda text: None, whats=tuple(WINDOWS)):
     for each 64-byte round trip (copies: of each frame), and {what: reason} of what could not be counted."""
     found, gone, window = {}, {}, Window(xen)
     length, xen.seconds = xen.seconds, SECONDS
-    for what in whats:
-        why = anatomy.strace_missing() if what == "system calls" else None
-        if why:
-            gone[what] = why
-            continue
-        if what == "accesses and instructions":
-            if xen.counts_instructions():
-                anatomy.wake_counter(xen.instructions_path())
-            else:
-                gone["guest instructions"] = anatomy.KVM_REASON
-        anatomy.each(window, what, functools.partial(WINDOWS[what], window), found, gone, report,
-                     armed=what != "copies")
-    xen.seconds = length
+    try:
+        for what in whats:
+            if what == "system calls" and anatomy.strace_missing():
+                gone[what] = anatomy.strace_missing()
+                continue
+            if what == "accesses and instructions":
+                if xen.counts_instructions():
+                    anatomy.wake_counter(xen.instructions_path())
+                else:
+                    gone["guest instructions"] = anatomy.KVM_REASON
+            anatomy.each(window, what, functools.partial(WINDOWS[what], window), found, gone, report,
+                         armed=what != "copies")
+    finally:
+        xen.seconds = length
     return found, gone

@@ -62,7 +62,8 @@ class XenTrace:
     def __exit__(self, kind, *rest):
         self.machine.run(f"kill -INT {self.process.pid}", check=False)
         done = self.process.wait(30)
-        if kind:
+        if kind:        # another trace that began must not take this one's file for its own
+            self.machine.run(f"rm -f {FILE}")
             return
         if done.rc:
             raise SvioError("xentrace does not run in dom0", done.err)

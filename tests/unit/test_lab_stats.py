@@ -2,6 +2,7 @@
 """What svio bench computes, on data whose answer is known, and what it refuses before it starts."""
 import argparse
 import contextlib
+import functools
 import io
 import json
 import math
@@ -13,6 +14,7 @@ import threading
 import types
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
@@ -231,6 +233,31 @@ class Reading(unittest.TestCase):
             with self.assertRaisesRegex(SvioError, f"pcnet: it stalls after {number} messages"):
                 self.partly(looks)
 
+    def held(self, *failures):
+        """Programs of two VMs that share a CPU, of which these attempts fail at this step of that VM."""
+        said, failures = [], list(failures)
+
+        def run(number, command, timeout, check, stdin=None):
+            step = command.rpartition("&& ")[2]
+            said.append((number, step))
+            fails = bool(failures) and failures[0] == (number, step)
+            if fails:
+                failures.pop(0)
+            return types.SimpleNamespace(rc=int(fails), out="./a.out", err="")
+        vms = [types.SimpleNamespace(run=functools.partial(run, number)) for number in (1, 2)]
+        with mock.patch.object(latency, "PAUSE", 0):
+            latency.arm_each({Named(vm): "a sockperf\n" for vm in vms})
+        return said
+
+    def test_programs_that_start_together(self):
+        """All are launched, then all looked at; from the beginning where one was not held in time."""
+        whole = [(1, "launch"), (2, "launch"), (1, "held"), (2, "held")]
+        self.assertEqual(self.held(), whole)
+        self.assertEqual(self.held((2, "held")), whole * 2)
+        self.assertEqual(self.held((2, "launch"), (1, "held")), whole[:2] + whole[:3] + whole)
+        with self.assertRaisesRegex(SvioError, "could not be started in time 3 times"):
+            self.held(*[(1, "held")] * 3)
+
     def test_instructions(self):
         path = self.counter("1000 50\n", "9000 50\n", "9000\n", "nonsense\n")
         echoed = iter((10, 30, 30))
@@ -250,6 +277,13 @@ class Reading(unittest.TestCase):
     def test_guest(self):
         self.assertEqual(lab.udp_received(SNMP), 33)
         self.assertEqual(lab.ranges("0xd080 0xd09f 0x40101\n0x0 0x0 0x0\n"), [(0xd080, 0xd09f)])
+
+
+class Named:
+    """A VM that can be a key, as those of the lab can."""
+
+    def __init__(self, vm):
+        self.run = vm.run
 
 
 class Options(unittest.TestCase):

@@ -103,17 +103,19 @@ class Trace(unittest.TestCase):
         with xen_trace.XenTrace(machine) as trace:
             said.append("traffic")
         self.assertEqual(trace.found["seconds"], 4.0)
+        self.assertNotIn("rm -f", said[-2])
         words = [command.split()[1] if command.startswith("exec") else command.split()[0] for command in said]
         self.assertEqual(words, ["xentrace", "until", "traffic", "kill", "xenalyze"])
         self.assertIn("kill -INT 77", said)
 
     def test_a_failure_is_said(self):
-        machine, _ = self.machine(rc=1)
+        machine, said = self.machine(rc=1)
         with self.assertRaisesRegex(SvioError, "xentrace does not run"), xen_trace.XenTrace(machine):
             pass
         # That of the traffic is not hidden by that of the trace.
         with self.assertRaisesRegex(SvioError, "^traffic"), xen_trace.XenTrace(machine):
             raise SvioError("traffic")
+        self.assertEqual(said[-1], f"rm -f {xen_trace.FILE}")
 
 
 class Copies(unittest.TestCase):
