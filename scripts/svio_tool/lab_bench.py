@@ -350,11 +350,17 @@ def anatomy_table(result):
         switched = [f"{lab_stats.switched(cost, what):.1f}" if cost else "-" for what in lab_stats.SCHEDULED]
         rows.append([TITLES[name],
                      *(f"{access[key]:.2f}" if key in access else "-" for key in ("reads", "writes")),
-                     f"{cost['interrupts']:.2f}" if cost else "-", *switched,
+                     doorbells_text(cost, one), f"{cost['interrupts']:.2f}" if cost else "-", *switched,
                      f"{sum(calls.values()):.1f}" if calls else "-",
                      f"{one['instructions']:,.0f}" if "instructions" in one else "-", copies_text(one)])
-    table(["approach", "reads", "writes", "interrupts", "switches", "wake-ups", "system calls",
-           "instructions", "copies"], rows)
+    table(["approach", "reads", "writes", "doorbells", "interrupts", "switches", "wake-ups",
+           "system calls", "instructions", "copies"], rows)
+
+
+def doorbells_text(cost, one):
+    """The board counts its own, and other NICs' are among their trapping writes."""
+    found = cost.get("bells", one.get("doorbells"))
+    return "-" if found is None else f"{found:.2f}"
 
 
 def copies_text(one):

@@ -102,8 +102,9 @@ def csv_text(result, guests=()):
                            ("xen", "rtt_64")):
             for name, value in one.get(kind, {}).items():
                 writer.writerow((approach, load, f"{kind}_{name}", value, None, None, None))
-        if "instructions" in one:
-            writer.writerow((approach, "rtt_64", "guest_instructions", one["instructions"], None, None, None))
+        for name in ("doorbells", "instructions"):
+            if name in one:
+                writer.writerow((approach, "rtt_64", f"guest_{name}", one[name], None, None, None))
         for stage, histogram in one.get("stage_times", {}).items():
             writer.writerow((approach, "rtt_64", f"stage_{stage.replace('/', '_')}_p50_ns",
                              lab_stats.stage_quantile(histogram, 0.5), None, None, None))
@@ -141,7 +142,7 @@ def anatomy_rows(result):
         def text(value, form=".2f"):
             return "-" if value is None else format(value, form)
         yield [lab_bench.TITLES[key], text(access.get("reads")), text(access.get("writes")),
-               text(cost.get("bells")), text(cost.get("interrupts"))] + [
+               text(cost.get("bells", one.get("doorbells"))), text(cost.get("interrupts"))] + [
             text(cost.get(f"switches_{part}"), ".1f") for part in lab_stats.CPU[:3]] + [
             text(lab_stats.switched(cost, "wakeups") if "wakeups_vcpu" in cost else None, ".1f"),
             text(sum(calls.values()) if calls else None, ".1f"), text(one.get("instructions"), ",.0f"),
@@ -308,6 +309,8 @@ def limits(result):
                  "themselves is not seen.")
     texts.append("Switches are the context switches of QEMU's threads by the host's kernel, wake-ups those "
                  "of them after which the thread waited.")
+    if "vhost" in result["summary"]:
+        texts.append("vhost's doorbells go to the host's kernel past QEMU, and are not seen.")
     texts.append("System calls are counted under strace, which slows QEMU: a core that polls looks more "
                  "often in vain meanwhile.")
     return texts

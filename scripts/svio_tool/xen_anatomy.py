@@ -30,10 +30,12 @@ PROBED_SH = f"cd {TRACING} && echo 0 >events/kprobes/svio_copies/enable && cat t
 
 @dataclass(frozen=True)
 class Row:
-    """An approach: the wire that its frames come in at, and the PCI address of the NIC in dom0's terms."""
+    """An approach: the wire that its frames come in at, and the PCI address of the NIC in dom0's terms, and
+    its model."""
     key: str
     wire: str
     bdf: str
+    nic: str = "svio-nic"
 
 
 def probe_words():
@@ -148,6 +150,9 @@ class Window:
         counts = anatomy.count_accesses(tracing.text, places)
         found["accesses"] = {name: count / messages for name, count in counts.items()}
         found.update({"instructions": count / messages for count in instructions})
+        bells = anatomy.count_doorbells(tracing.text, places, row.nic)
+        if bells is not None:
+            found["doorbells"] = bells / messages
 
 
 WINDOWS = {"system calls": Window.system_calls, "hypercalls": Window.hypercalls, "copies": Window.copies,

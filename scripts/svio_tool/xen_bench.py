@@ -113,7 +113,8 @@ class XenLab:
         """For xen_anatomy.py: a path, its wire, and the NIC that carries its frames."""
         nics = {"split": f"{PF_BUS}:00.0", DIRECT: DIRECT_BDF}
         return [xen_anatomy.Row(path, WIRE.get(path, "wire"),
-                                nics.get(path) or virtual_function(PF_BUS, guests[0].spec.slot))
+                                nics.get(path) or virtual_function(PF_BUS, guests[0].spec.slot),
+                                "e1000e" if path == DIRECT else "svio-nic")
                 for path, guests in self.guests.items()]
 
     def _boot(self, path, name):

@@ -210,7 +210,7 @@ class Reading(unittest.TestCase):
 
         def ask(word):
             return {"wires": {"w": {"udp_echo": next(looks, messages[-1])}}} if word == "counters" else {}
-        row = types.SimpleNamespace(key="pcnet", wire="w", nic="pcnet")
+        row = types.SimpleNamespace(key="pcnet", wire="w", nic="pcnet", port="netdev")
         place = self.counter(*instructions)
         one = types.SimpleNamespace(
             seconds=60, resources={"pcnet": [(0xd080, 0xd09f)]}, trace_path=lambda: trace,
@@ -227,11 +227,36 @@ class Reading(unittest.TestCase):
         """The messages until none comes any more, and what was executed from the first look on to the last
         that brought one."""
         self.assertEqual(self.partly([0, 10, 10, 40], ["1000\n", "7000\n"]),
-                         {"accesses": {"reads": 1 / 40, "writes": 1 / 40}, "instructions": 200})
+                         {"accesses": {"reads": 1 / 40, "writes": 1 / 40}, "doorbells": 0,
+                          "instructions": 200})
         self.assertNotIn("instructions", self.partly([10, 40]))
         for looks, number in (([5, 5], 5), ([5, 24], 24)):
             with self.assertRaisesRegex(SvioError, f"pcnet: it stalls after {number} messages"):
                 self.partly(looks)
+
+    def test_doorbells(self):
+        """By their registers; pcnet's data port is one with the bit for it only."""
+        def trace(*writes):
+            return "".join(f"memory_region_ops_write cpu 0 mr 0x1 addr {address:#x} value {value:#x} size 4 "
+                           "name 'x'\n" for address, value in writes)
+        count = anatomy.count_doorbells
+        pcnet = trace((0xd090, 0x48), (0xd090, 0x40), (0xd094, 0x8), (0xe090, 0x8))
+        self.assertEqual(count(pcnet, [(0xd080, 0xd09f)], "pcnet"), 1)
+        e1000 = trace((0xfeb02818, 0), (0xfeb03818, 7), (0xfeb000d0, 7)) + TRACE
+        for nic in ("e1000", "e1000e", "igb"):
+            self.assertEqual(count(e1000, [(0xfeb00000, 0xfeb1ffff), (0xd000, 0xdfff)], nic), 2)
+        vmxnet3 = trace((0xfe600, 1), (0xfe800, 1), (0xfe000, 1))
+        self.assertEqual(count(vmxnet3, [(0xfe000, 0xfefff)], "vmxnet3"), 2)
+        self.assertEqual(count(TRACE, [], "virtio-net-pci"), 2)
+        self.assertIsNone(count(e1000, [], "svio-nic"))
+
+    def test_vhosts_doorbells(self):
+        found, row = {}, types.SimpleNamespace(key="vhost", nic="virtio-net-pci", port="vhost")
+        anatomy._keep_accesses(types.SimpleNamespace(resources={"vhost": [(0, 9)]}), row, TRACE, 1, found)
+        self.assertEqual(found, {})
+        row.port = "tap"
+        anatomy._keep_accesses(types.SimpleNamespace(resources={"vhost": [(0, 9)]}), row, TRACE, 1, found)
+        self.assertEqual(found, {"accesses": {"reads": 0, "writes": 2}, "doorbells": 2})
 
     def held(self, *failures):
         """Programs of two VMs that share a CPU, of which these attempts fail at this step of that VM."""

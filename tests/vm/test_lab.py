@@ -81,6 +81,10 @@ class TestLab(unittest.TestCase):
         self.assertGreater(sum(anatomy["e1000"]["accesses"].values()), 1)
         self.assertGreater(anatomy["virtio"]["accesses"]["writes"], 0.5)
         self.assertLess(sum(anatomy["svio-native"]["accesses"].values()), 0.5)
+        for name in ("e1000", "virtio"):        # one for each message sent, and where it is out of buffers
+            self.assertTrue(0.5 < anatomy[name]["doorbells"] <= anatomy[name]["accesses"]["writes"],
+                            anatomy[name])
+        self.assertNotIn("doorbells", anatomy["svio-native"])       # the board's own count is in the rounds
         for name in ("e1000", "virtio", "svio-native"):
             # sockperf, two system calls of the guest's, and a driver: no message takes fewer, or a million.
             self.assertTrue(1000 < anatomy[name]["instructions"] < 1000000, anatomy[name])
