@@ -28,10 +28,10 @@ ACCESS = re.compile(rf"({'|'.join(ACCESSES)}) cpu -?\d+ mr 0x[0-9a-f]+ addr 0x([
 WRITE = re.compile(rf"{ACCESSES[1]} cpu -?\d+ mr 0x[0-9a-f]+ addr 0x([0-9a-f]+) value 0x([0-9a-f]+) ")
 # Registers by which drivers of Linux tell these NICs of new descriptors: places in the first of their ranges
 # (tails of send and receive rings; e1000's, also those of igb's VF, and vmxnet3's), and bits of the value
-# without which it is no doorbell (pcnet's transmit demand in CSR0, behind its data port).
-E1000_BELLS = {0x2818: -1, 0x3818: -1}
+# without which it is no doorbell (pcnet's transmit demand in CSR0, behind its data port), if there are any.
+E1000_BELLS = {0x2818: 0, 0x3818: 0}
 BELLS = {"pcnet": {0x10: 0x8}, "e1000": E1000_BELLS, "e1000e": E1000_BELLS, "igb": E1000_BELLS,
-         "vmxnet3": {0x600: -1, 0x800: -1, 0xa00: -1}}
+         "vmxnet3": {0x600: 0, 0x800: 0, 0xa00: 0}}
 CALL = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", re.M)
 
 
@@ -60,8 +60,7 @@ def count_doorbells(text, places, nic):
         return None
     begin = places[0][0]
     found = ((int(address, 16) - begin, int(value, 16)) for address, value in WRITE.findall(text))
-    return sum(offset in bells and (bells[offset] == -1 or bool(value & bells[offset]))
-               for offset, value in found)
+    return sum(offset in bells and value & bells[offset] == bells[offset] for offset, value in found)
 
 
 def parse_strace(text):
@@ -141,8 +140,9 @@ def measure(lab, report=lambda text: None, whats=COUNTED):
     """{approach: {"accesses": ..., "system_calls": ..., "interrupts": ...} for each 64-byte round trip}, and
     {what: reason} of what could not be counted."""
     found, gone = {}, {}
-    if "system calls" in whats and strace_missing():
-        gone["system calls"] = strace_missing()
+    why = strace_missing()
+    if "system calls" in whats and why:
+        gone["system calls"] = why
     windows = {"accesses": _traced, "system calls": _straced}
     for what in whats:
         if what not in gone:
@@ -184,17 +184,21 @@ def each_call(calls, messages):
             if count / messages >= 0.01}
 
 
-def _keep_accesses(lab, row, text, messages, found):
-    """vhost's doorbells go to the host's kernel past QEMU: they are not seen."""
-    if row.port == "vhost":
-        return
-    places = lab.resources[row.key]
-    counts, bells = count_accesses(text, places), count_doorbells(text, places, row.nic)
-    if row.nic.startswith("virtio"):
+def each_access(nic, places, text, messages):
+    """"accesses" and, where they can be told, "doorbells" for a message, of QEMU's trace."""
+    counts, bells = count_accesses(text, places), count_doorbells(text, places, nic)
+    if nic.startswith("virtio"):
         counts["writes"] += bells
-    found["accesses"] = {name: count / messages for name, count in counts.items()}
+    found = {"accesses": {name: count / messages for name, count in counts.items()}}
     if bells is not None:
         found["doorbells"] = bells / messages
+    return found
+
+
+def _keep_accesses(lab, row, text, messages, found):
+    """vhost's doorbells go to the host's kernel past QEMU: they are not seen."""
+    if row.port != "vhost":
+        found.update(each_access(row.nic, lab.resources[row.key], text, messages))
 
 
 def _traced(lab, row, found, wait=time.sleep):
@@ -234,6 +238,11 @@ def wake_counter(path):
         time.sleep(0.1)
 
 
+def answered(peer, wire):
+    """Datagrams that the peer has answered on this wire so far."""
+    return peer.ask("counters")["wires"][wire]["udp_echo"]
+
+
 class Instructions:
     """Sampled twice within a window, with the messages that the peer has answered."""
 
@@ -242,7 +251,7 @@ class Instructions:
 
     def sample(self):
         self.samples.append((read_instructions(self.lab.instructions_path()),
-                             self.lab.peer.ask("counters")["wires"][self.row.wire]["udp_echo"]))
+                             answered(self.lab.peer, self.row.wire)))
 
     def wait(self, seconds):
         """In place of a sleep of the window's length."""
@@ -328,7 +337,7 @@ def _counted_until_it_stalls(lab, row, found):
         process = lab.vm.spawn(GO.format(name=f"{row.wire}-64"))
         while time.monotonic() < end and quiet < QUIET:
             time.sleep(LOOK)
-            messages = lab.peer.ask("counters")["wires"][row.wire]["udp_echo"]
+            messages = answered(lab.peer, row.wire)
             if messages > (seen[-1][1] if seen else 0):
                 seen.append((read_instructions(lab.instructions_path()) if counts else 0, messages))
                 quiet = 0

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import lab_host, latency
+from svio_tool.counting import Counting
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, \
     board_difference, cpu_difference, flat, interrupts, parse_ping_pong, parse_throughput, tx_rate
-from svio_tool.paths import COPIES, INSTRUCTIONS, QEMU
+from svio_tool.paths import QEMU
 from svio_tool.ui import SvioError
-from svio_tool.vm import Vm, VmDied, acceleration
+from svio_tool.vm import Vm, VmDied
 
 BIG, SMALL = 1400, 64
 LEAST = 18                  # bytes of UDP in the shortest frame of Ethernet
@@ -29,7 +30,6 @@ FLOODS = {"loaded": f"{SMALL} {LOAD_RATE}", "rx": f"{BIG}", "both": f"{BIG}"}
 # A TAP drops what it has no room for, where a dgram wire lets its sender wait: so there a flood has a rate,
 # which is more than guests take, and not as many frames as a CPU can throw away.
 TAP_FLOOD = {"tcg": 150_000, "kvm": 1_000_000}
-TRIPS_MAX = 50_000          # round trips a second that sockperf has room for
 STEPS = 16                  # of the histogram, in each doubling of the time
 
 
@@ -238,16 +238,18 @@ def parse_pktgen(text):
 SCHEDULED = ("switches", "wakeups")
 
 
-def switches(pid, kinds="(?:non)?voluntary"):
-    """{thread name: context switches}: "voluntary" ones (it waited, and was woken up), and others."""
-    pattern = re.compile(rf"^{kinds}_ctxt_switches:\s+(\d+)", re.M)
-    total = {}
+def scheduled(pid):
+    """{"switches": {thread name: context switches}, "wakeups": {thread name: the voluntary ones of them}}"""
+    total = {name: {} for name in SCHEDULED}
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             text, name = (task / "status").read_text(), (task / "comm").read_text().strip()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        total[name] = total.get(name, 0) + sum(map(int, pattern.findall(text)))
+        counts = dict(re.findall(r"^(\w+)_ctxt_switches:\s+(\d+)", text, re.M))
+        waited = int(counts["voluntary"])
+        for found, value in zip(total.values(), (waited + int(counts["nonvoluntary"]), waited)):
+            found[name] = found.get(name, 0) + value
     return total
 
 
@@ -263,7 +265,7 @@ def stage_difference(before, after):
     return {stage: dict(sorted(counts.items())) for stage, counts in found.items()}
 
 
-class Lab(latency.Bench):
+class Lab(Counting, latency.Bench):
     """The VM with a NIC for each row that works here; `not_run` has the reason for each of the others."""
 
     def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", counting=False,
@@ -287,9 +289,7 @@ class Lab(latency.Bench):
         return Vm(self.name, nics=[device for row in self.rows for device in row.devices()],
                   netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel, smp=1,
                   memory=1024, accel=self.accel, append=f"tsc=reliable {self.append}".strip(),
-                  # QEMU's traces go there while they are on, in the anatomy's short windows alone.
-                  extra=["-D", self.trace_path(), *self._counter()],
-                  before=self._before())
+                  extra=self.counting_arguments(), before=self._before())
 
     def _peer(self):
         """With a host behind it where one is wanted; and a host is wanted where a wire is its own."""
@@ -307,27 +307,7 @@ class Lab(latency.Bench):
     def _before(self):
         """Words before QEMU's: into the namespace that has its TAPs, with what counts its copies."""
         words = self.peer.within() if any(row.on_tap for row in self.rows) else []
-        if self.counting:
-            words += ["env", f"LD_PRELOAD={COPIES}", f"SVIO_COPIES={self.copies_path()}"]
-        return words
-
-    def copies_path(self):
-        return self.folder / "copies"
-
-    def instructions_path(self):
-        return self.folder / "instructions"
-
-    def counts_instructions(self):
-        """Only where QEMU executes them itself."""
-        return self.counting and "kvm" not in acceleration(None)
-
-    def _counter(self):
-        if not self.counts_instructions():
-            return []
-        return ["-plugin", f"{INSTRUCTIONS},socket={self.instructions_path()},asleep=on"]
-
-    def trace_path(self):
-        return self.folder / "trace"
+        return words + self.counting_before()
 
     def _prepare_guest(self):
         self.vm.run("for name in all default; do echo 1 >/proc/sys/net/ipv6/conf/$name/disable_ipv6; done\n"
@@ -360,11 +340,8 @@ class Lab(latency.Bench):
         common = f"-i {row.peer_ip} -t {self.seconds}"
         if what in ("tx", "both"):
             return f"sockperf throughput {common} -p {DISCARD_PORT} -m {BIG}"
-        # Room for many more messages than an emulated guest exchanges: without a limit sockperf takes twenty
-        # megabytes, and each start of it there twice the time.
-        most = "" if "kvm" in acceleration(None) else f"--mps={TRIPS_MAX}"
-        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {SIZES[what]} --full-rtt {most} " \
-               f"--full-log /tmp/cells/{row.wire}-{what}.csv"
+        return f"sockperf ping-pong {common} -p {SOCKPERF_PORT} -m {SIZES[what]} --full-rtt " \
+               f"{self.trips_limit()} --full-log /tmp/cells/{row.wire}-{what}.csv"
 
     def plan(self, order, shuffle, whats):
         """[(row, what)] of a round; the measurements of a NIC follow each other."""
@@ -383,7 +360,7 @@ class Lab(latency.Bench):
             return
         words = FLOODS[what]
         if row.on_tap and what != "loaded":
-            words += f" {TAP_FLOOD['kvm' if 'kvm' in acceleration(None) else 'tcg']}"
+            words += f" {TAP_FLOOD['kvm' if self.under_kvm() else 'tcg']}"
         answer = self.peer.ask(f"flood {row.wire} {row.mac} {row.guest_ip} {words}")
         if "error" in answer:
             raise SvioError(f"The wire peer does not flood: {answer['error']}")
@@ -393,8 +370,7 @@ class Lab(latency.Bench):
             self.peer.ask(f"flood {row.wire} off")
 
     def _snapshot(self, row):
-        found = {**super()._snapshot(row), "switches": switches(self.vm.pid),
-                 "wakeups": switches(self.vm.pid, "voluntary")}
+        found = {**super()._snapshot(row), **scheduled(self.vm.pid)}
         if row.port == "vhost":
             found["threads"].update(lab_host.vhost_threads(self.vm.pid))
         return found

@@ -117,11 +117,8 @@ def measure_guest(result, writer, names, seconds, append=""):
             result["host"].update(others_cores=noise.others(), speed_spread=latency.speed_spread(cells))
             fill(result, "guest", cells)
             writer.write(result)
-        with ui.Progress("anatomy of a message") as progress:
-            def report(text):
-                progress.title = f"anatomy of a message: {text}"
-            result["anatomy"], result["anatomy_not_counted"] = \
-                anatomy.measure(lab, report, whats=("system calls",))
+        with reporting("anatomy of a message") as report:
+            merge_anatomy(result, *anatomy.measure(lab, report, whats=("system calls",)))
         writer.write(result)
         problems = lab.vm.kernel_problems()
     finally:
@@ -130,24 +127,33 @@ def measure_guest(result, writer, names, seconds, append=""):
         raise SvioError("The guest's kernel complained during the measurement", "\n".join(problems))
 
 
+@contextlib.contextmanager
+def reporting(title, begin=None):
+    """Progress with that title; yields report(what goes on), which says it beside the title."""
+    with ui.Progress(begin or title) as progress:
+        def report(text):
+            progress.title = f"{title}: {text}"
+        yield report
+
+
+def merge_anatomy(result, found, gone):
+    for name, one in found.items():
+        result["anatomy"].setdefault(name, {}).update(one)
+    result["anatomy_not_counted"].update(gone)
+
+
 def measure_counting(result, writer, names, append=""):
     """The part of the anatomy whose counting would slow the rounds: in a machine of its own. Its failing is a
     reason, and no end of the bench."""
     names = tuple(name for name in names if name in result["summary"])
-    gone = {}
     try:
-        with ui.Progress("a VM that counts boots") as progress, \
+        with reporting("anatomy of a message", "a VM that counts boots") as report, \
                 Lab(names, 1, name="bench-counting", append=append, counting=True) as lab:
-            def report(text):
-                progress.title = f"anatomy of a message: {text}"
             found, gone = anatomy.measure_counting(lab, report)
-            for name, one in found.items():
-                result["anatomy"].setdefault(name, {}).update(one)
-            gone.update({f"accesses and guest instructions of {name}": why
-                         for name, why in lab.not_run.items()})
+            merge_anatomy(result, found, {**gone, **{
+                f"accesses and guest instructions of {name}": why for name, why in lab.not_run.items()}})
     except SvioError as error:
-        gone = {"accesses, guest instructions and stage times": error.sentence}
-    result["anatomy_not_counted"].update(gone)
+        merge_anatomy(result, {}, {"accesses, guest instructions and stage times": error.sentence})
     writer.write(result)
 
 
@@ -215,18 +221,14 @@ def measure_xen(result, writer, rounds):
 
         plan = [(kind, path, 1) for path in XEN_NAMES for kind in ("rtt", "tx", "rx")]
         xen_bench.measure(xen, plan, rounds, result["seed"], on_round)
-        with ui.Progress("anatomy of a message in Xen") as progress:
-            def report(text):
-                progress.title = f"anatomy of a message in Xen: {text}"
+        with reporting("anatomy of a message in Xen") as report:
             keep_anatomy(result, XEN_NAMES, *xen_anatomy.measure(xen, report))
 
 
 def keep_anatomy(result, names, found, gone):
     """What was counted in another machine; names: {its name for an approach: ours}."""
-    for own, one in found.items():
-        result["anatomy"].setdefault(names[own], {}).update(one)
-    result["anatomy_not_counted"].update({f"{what} ({', '.join(names.values())})": why
-                                          for what, why in gone.items()})
+    merge_anatomy(result, {names[own]: one for own, one in found.items()},
+                  {f"{what} ({', '.join(names.values())})": why for what, why in gone.items()})
 
 
 def first_sentence(error):

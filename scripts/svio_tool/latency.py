@@ -84,9 +84,9 @@ clean() {
 }
 """
 
+PAUSE = 2.1                 # seconds: sockperf's own sleep is over
 # As the go of CELLS_SH, but nothing else runs in the guests: with more of them than CPUs that delays those
 # who have begun.
-PAUSE = 2.1                 # seconds: sockperf's own sleep is over
 GO = "cd /tmp/cells && kill -CONT $(cat {name}.pid) && read -r rc <{name}.done; cat {name}.out; exit $rc"
 
 
@@ -357,7 +357,8 @@ def arm_each(programs):
                 return failed
         time.sleep(PAUSE)
         return next(filter(None, (_in_cells(vm, "held") for vm in programs)), None)
-    _armed(attempt)
+    if programs:
+        _armed(attempt)
 
 
 class Bench:

@@ -142,7 +142,7 @@ def anatomy_rows(result):
         def text(value, form=".2f"):
             return "-" if value is None else format(value, form)
         yield [lab_bench.TITLES[key], text(access.get("reads")), text(access.get("writes")),
-               text(cost.get("bells", one.get("doorbells"))), text(cost.get("interrupts"))] + [
+               lab_bench.doorbells_text(cost, one), text(cost.get("interrupts"))] + [
             text(cost.get(f"switches_{part}"), ".1f") for part in lab_stats.CPU[:3]] + [
             text(lab_stats.switched(cost, "wakeups") if "wakeups_vcpu" in cost else None, ".1f"),
             text(sum(calls.values()) if calls else None, ".1f"), text(one.get("instructions"), ",.0f"),
@@ -180,7 +180,7 @@ CARRIERS = {"virtio": "QEMU's I/O thread, woken by a doorbell,\nreads queues in 
             "svio-netdev": "an on-board core (a thread) polls the\nqueues; the wire is QEMU's",
             "svio-sleep": "an on-board core (a thread), woken by\ndoorbells and by its wire",
             "svio-two": "two on-board cores (threads) poll the\nqueues and own the wire"}
-POLLED = "an on-board core (a thread) polls the\nqueues and owns the wire"
+POLLED = report_xen.POLLED
 
 
 def journey_parts(result, key):
@@ -346,9 +346,8 @@ and dom0 are Xen's own, and events are signals of its event channels.</p>
 {journeys(result)}</section>
 <section><h2>Anatomy of a message</h2>{table("A 64-byte round trip is made of", ("approach", "trapping reads",
 "trapping writes", "doorbells", "interrupts", "switches: vCPU", "QEMU", "on-board", "wake-ups",
-"system calls",
-"guest instructions", "copies: memory + system calls", "most frequent calls"),
-list(anatomy_rows(result)))}{xen_part(result)}{stages(result)}</section>
+"system calls", "guest instructions", "copies: memory + system calls",
+"most frequent calls"), list(anatomy_rows(result)))}{xen_part(result)}{stages(result)}</section>
 <section><h2>Tables</h2>{table("Round trips, microseconds, with 95 % intervals", ("approach",
 "ratio to virtio-net", "p50", "p99", "p99.9", "p50, 1400 B", "p50, loaded"), list(latency_rows(result)))}
 {table("Datagrams of 1400 bytes, with 95 % intervals", ("approach", "sent/s", "Mbit/s", "received/s",

@@ -4,6 +4,8 @@ import statistics
 
 from svio_tool.lab_bench import XEN_NAMES, copies_text, guest_of
 
+POLLED = "an on-board core (a thread) polls the\nqueues and owns the wire"
+
 
 def figures(cells):
     """What a round trip of 64 bytes costs: medians over the rounds, microseconds and numbers."""
@@ -68,7 +70,7 @@ def split_parts(_, one, parts):
 
 def own_nic_parts(key, one, parts):
     """The guest drives its NIC itself, and dom0 is beside it."""
-    carrier, spent = ("an on-board core (a thread) polls the\nqueues and owns the wire", "on_board_us")
+    carrier, spent = POLLED, "on_board_us"
     if key == "xen-direct":
         carrier, spent = ("QEMU's model of e1000e: the vCPU stops at\neach register, the I/O thread receives",
                           "qemu_other_us")

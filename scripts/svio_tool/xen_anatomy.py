@@ -84,7 +84,7 @@ class Window:
                 raise
 
     def messages(self, row):
-        return self.peer.ask("counters")["wires"][row.wire]["udp_echo"]
+        return anatomy.answered(self.peer, row.wire)
 
     def amid(self, row, context, *looks):
         """Round trips; [how many of them were made in the block of that context, and by how much what these
@@ -144,15 +144,14 @@ class Window:
 
     def accesses(self, _lab, row, found):
         places = ranges(self.vm.run(f"cat /sys/bus/pci/devices/{row.bdf}/resource").out)
-        looks = [lambda: anatomy.read_instructions(self.xen.instructions_path())]
+        looks = []
+        if self.xen.counts_instructions():
+            looks.append(lambda: anatomy.read_instructions(self.xen.instructions_path()))
         tracing = anatomy.Tracing(self)
-        messages, *instructions = self.amid(row, tracing, *looks[:self.xen.counts_instructions()])
-        counts = anatomy.count_accesses(tracing.text, places)
-        found["accesses"] = {name: count / messages for name, count in counts.items()}
-        found.update({"instructions": count / messages for count in instructions})
-        bells = anatomy.count_doorbells(tracing.text, places, row.nic)
-        if bells is not None:
-            found["doorbells"] = bells / messages
+        messages, *instructions = self.amid(row, tracing, *looks)
+        found.update(anatomy.each_access(row.nic, places, tracing.text, messages))
+        if instructions:
+            found["instructions"] = instructions[0] / messages
 
 
 WINDOWS = {"system calls": Window.system_calls, "hypercalls": Window.hypercalls, "copies": Window.copies,
@@ -171,8 +170,9 @@ def measure(xen, report=lambda text: None, whats=tuple(WINDOWS)):
     length, xen.seconds = xen.seconds, SECONDS
     try:
         for what in whats:
-            if what == "system calls" and anatomy.strace_missing():
-                gone[what] = anatomy.strace_missing()
+            why = anatomy.strace_missing() if what == "system calls" else None
+            if why:
+                gone[what] = why
                 continue
             if what == "accesses and instructions":
                 if xen.counts_instructions():

@@ -18,13 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from svio_tool import ui, xen_anatomy
-from svio_tool.lab import SCHEDULED, TRIPS_MAX, switches
+from svio_tool.counting import Counting
+from svio_tool.lab import SCHEDULED, scheduled
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, WirePeer, \
     arm_each, board_difference, cpu_difference, parse_ping_pong, parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
-from svio_tool.paths import COPIES, INSTRUCTIONS
 from svio_tool.ui import SvioError
-from svio_tool.vm import acceleration
 from svio_tool.xen_machine import BITS, DIRECT_ADDRESS, DIRECT_BDF, PF_BUS, WIRE_ADDRESS, Guest, \
     XenMachine, virtual_function
 
@@ -41,9 +40,9 @@ FIRST_BOOT = 120            # seconds that a guest has for its first try
 NETWORK = re.compile(r"\beth\d|\bvif\d|svio")
 
 
-class XenLab:
-    """The machine with so many guests of each kind (one, of a NIC's owners), and the wire's peer. "counting":
-    also with what xen_anatomy.py needs, of which nothing counts before it is asked, but for QEMU's copies."""
+class XenLab(Counting):
+    """The machine with so many guests of each kind (one, of a NIC's owners), and the wire's peer; "counting":
+    with all that xen_anatomy.py needs."""
 
     def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, paths=PATHS, counting=False):
         self.pairs, self.name, self.accel, self.seconds = pairs, name, accel, seconds
@@ -82,32 +81,9 @@ class XenLab:
         return XenMachine(self.name, wire=f"port=dgram:{near},,{far}", netdevs=netdevs,
                           vifs=max(self.pairs, 1), card_options=CARD_OPTIONS, accel=self.accel,
                           memory=1536 + 256 * guests, guest_ports=guests,
-                          direct=DIRECT if self.direct else None, **self._counters())
-
-    # --- for the anatomy ------------------------------------------------------------------------------
-
-    def trace_path(self):
-        return self.folder / "trace"
-
-    def instructions_path(self):
-        return self.folder / "instructions"
-
-    def copies_path(self):
-        return self.folder / "copies"
-
-    def counts_instructions(self):
-        """Only where QEMU executes them itself."""
-        return self.counting and "kvm" not in acceleration(self.accel)
-
-    def _counters(self):
-        """Options of the machine."""
-        if not self.counting:
-            return {}
-        extra = ["-D", self.trace_path()]
-        if self.counts_instructions():
-            extra += ["-plugin", f"{INSTRUCTIONS},socket={self.instructions_path()},asleep=on"]
-        return {"extra": extra,
-                "before": ["env", f"LD_PRELOAD={COPIES}", f"SVIO_COPIES={self.copies_path()}"]}
+                          direct=DIRECT if self.direct else None,
+                          extra=self.counting_arguments() if self.counting else [],
+                          before=self.counting_before())
 
     def rows(self):
         """For xen_anatomy.py: a path, its wire, and the NIC that carries its frames."""
@@ -145,8 +121,7 @@ class XenLab:
         for guest in guests:
             texts[guest.name] = (guest.get("/proc/interrupts") + guest.get("/proc/net/dev")).decode()
         return {"cpu": self.vm.cpu_seconds(), "board": self.vm.stats(),
-                "threads": self.vm.thread_cpu_seconds(), "switches": switches(self.vm.pid),
-                "wakeups": switches(self.vm.pid, "voluntary"),
+                "threads": self.vm.thread_cpu_seconds(), **scheduled(self.vm.pid),
                 "peer": self.peer.ask("counters")["cpu_s"],
                 "events": {name: network_events(text) for name, text in texts.items()},
                 "received": {guest.name: received(texts[guest.name]) for guest in guests}}
@@ -163,9 +138,8 @@ class XenLab:
     # --- measurements -------------------------------------------------------------------------------
 
     def trips_program(self, target, size=64, port=SOCKPERF_PORT):
-        # As in lab.py: without a limit it takes much memory, and time to start.
-        most = "" if "kvm" in acceleration(self.accel) else f" --mps={TRIPS_MAX}"
-        return f"sockperf ping-pong -i {target} -p {port} -t {self.seconds} -m {size} --full-rtt{most}"
+        return f"sockperf ping-pong -i {target} -p {port} -t {self.seconds} -m {size} --full-rtt " \
+               f"{self.trips_limit()}"
 
     def programs(self, kind, path, count):
         """[(guest, what it runs)] for a measurement, which needs not have any."""

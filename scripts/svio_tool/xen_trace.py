@@ -2,8 +2,8 @@
 """What Xen does for its domains: hypercalls, privileged instructions that it emulates, and who runs when.
 
 Xen's own trace (xentrace, xenalyze; Xen's public/trace.h): classes "sched" and "pv". What a guest does
-besides its messages (timers, the agent that is asked) is in it, too: so a trace of a machine in which nothing
-travels is taken from it, by time.
+besides its messages (timers, the agent that is asked, the start of its program) is in it, too: so a trace of
+the same program, to which nobody answers, is taken from it, by time.
 """
 import re
 
@@ -36,7 +36,7 @@ def parse(text):
 
 
 def per_message(busy, idle, messages):
-    """The same for each message, without what an idle machine does in that time; "hypercalls" are a total,
+    """The same for each message, without what the idle trace has in that time; "hypercalls" are a total,
     and "grants" and "events" those of them that are about grants and event channels."""
     share = busy["seconds"] / idle["seconds"]
 

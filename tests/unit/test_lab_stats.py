@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import types
 import unittest
 from pathlib import Path
@@ -298,6 +299,21 @@ class Reading(unittest.TestCase):
         for where in (path, path + "-missing"):
             with self.assertRaisesRegex(SvioError, "counter of instructions does not answer"):
                 anatomy.read_instructions(where)
+
+    def test_scheduled(self):
+        """Who waits is woken up: that is one of its switches, and it counts up."""
+        before = lab.scheduled(os.getpid())
+        time.sleep(0.001)
+        after = lab.scheduled(os.getpid())
+        self.assertGreater(sum(after["wakeups"].values()), sum(before["wakeups"].values()))
+        self.assertEqual(after["switches"].keys(), after["wakeups"].keys())
+        for name, count in after["wakeups"].items():
+            self.assertLessEqual(count, after["switches"][name])
+
+    def test_nothing_to_hold(self):
+        with mock.patch.object(latency.time, "sleep") as sleep:
+            latency.arm_each({})
+        sleep.assert_not_called()
 
     def test_guest(self):
         self.assertEqual(lab.udp_received(SNMP), 33)
