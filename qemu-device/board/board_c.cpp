@@ -308,10 +308,12 @@ bool svio_board_start(SvioBoard *board, char **error) {
         board->management_config.admin_size_max = board->functions.size() > 1 ? SVIO_ADMIN_QUEUE_MAX : 0;
         board->management = std::make_unique<ManagementCore>(*board->board, board->management_config);
         board->board->start();
-        if (board->executor)
-            board->executor->start(); // management has nobody to talk to
-        else
+        if (board->executor) {
+            board->management->start(*board->executor);
+            board->executor->start();
+        } else {
             board->management->start();
+        }
         return true;
     } catch (const std::exception &e) {
         *error = strdup(e.what());

@@ -2,6 +2,7 @@
 #include "management_core.hpp"
 
 #include "management_json.hpp"
+#include "virtual_executor.hpp"
 
 #include <cerrno>
 #include <mutex>
@@ -39,6 +40,14 @@ ManagementCore::~ManagementCore() {
 void ManagementCore::start() {
     stopping_ = false;
     thread_ = std::thread([this] { run(); });
+}
+
+void ManagementCore::start(VirtualExecutor &executor) {
+    executor_ = &executor;
+    executor.employ([this] {
+        if (step_admin() && admin_waits_)
+            wake();
+    });
 }
 
 void ManagementCore::stop() {
@@ -90,6 +99,8 @@ void ManagementCore::wait() {
 }
 
 void ManagementCore::wake() {
+    if (executor_)
+        return executor_->command_waits();
     uint64_t one = 1;
     // A full counter (EAGAIN) wakes as well.
     [[maybe_unused]] ssize_t n = write(wake_fd_, &one, sizeof(one));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /// The management core: a thread of its own that takes commands from the doors, one at a time, each with the
-/// guest lock. step() does the same for tests.
+/// guest lock. step() does the same for tests, and a virtual executor for the admin queue alone.
 #pragma once
 
 #include "admin_queue.hpp"
@@ -20,6 +20,8 @@ struct ManagementCoreConfig {
     std::string socket;          ///< path, empty: none
 };
 
+class VirtualExecutor;
+
 class ManagementCore final : public Supervisor {
   public:
     /// What ThreadHooks are told in place of a core's number.
@@ -32,6 +34,9 @@ class ManagementCore final : public Supervisor {
     ManagementCore &operator=(const ManagementCore &) = delete;
 
     void start();
+    /// In place of a thread: the admin queue in virtual time. There must be no socket, whose clients are in
+    /// the host's. Before VirtualExecutor::start(), and it must outlive all calls but the destructor.
+    void start(VirtualExecutor &executor);
     /// The guest lock must not be held: a command may wait for it.
     void stop();
     /// Without a thread: one command of each door at most. False: there was none.
@@ -72,6 +77,7 @@ class ManagementCore final : public Supervisor {
     std::atomic<bool> admin_waits_{false};
     std::atomic<bool> stopping_{false};
     int wake_fd_ = -1;
+    VirtualExecutor *executor_ = nullptr;
     std::thread thread_;
 };
 

@@ -23,6 +23,7 @@ void VirtualExecutor::stop() {
     running_ = false;
     for (Stepper &stepper : steppers_)
         stepper = {};
+    command_at_ = Alarm::never;
     alarm_.set(Alarm::never);
 }
 
@@ -38,6 +39,13 @@ void VirtualExecutor::woken(unsigned core) {
     set_alarm();
 }
 
+void VirtualExecutor::command_waits() {
+    if (!running_ || command_at_ != Alarm::never)
+        return;
+    command_at_ = board_.clock().now() + costs_.poll_ns + costs_.message_ns;
+    set_alarm();
+}
+
 void VirtualExecutor::fire() {
     if (firing_)
         return; // an event loop inside of a port's send()
@@ -46,9 +54,14 @@ void VirtualExecutor::fire() {
         auto next = std::min_element(steppers_.begin(), steppers_.end(),
                                      [](const Stepper &a, const Stepper &b) { return a.at < b.at; });
         uint64_t now = board_.clock().now();
-        if (next->at > now)
+        if (first() > now)
             break;
-        step(static_cast<unsigned>(next - steppers_.begin()), now);
+        if (command_at_ <= next->at) {
+            command_at_ = Alarm::never;
+            management_();
+        } else {
+            step(static_cast<unsigned>(next - steppers_.begin()), now);
+        }
     }
     firing_ = false;
     set_alarm();
@@ -91,13 +104,17 @@ void VirtualExecutor::sleep(unsigned n, uint64_t now) {
     stepper.at = due == 0 ? Alarm::never : std::max({due, stepper.free_at, now + 1});
 }
 
+uint64_t VirtualExecutor::first() const {
+    uint64_t first = command_at_;
+    for (const Stepper &stepper : steppers_)
+        first = std::min(first, stepper.at);
+    return first;
+}
+
 void VirtualExecutor::set_alarm() {
     if (firing_)
         return; // fire() does, at its end
-    uint64_t first = Alarm::never;
-    for (const Stepper &stepper : steppers_)
-        first = std::min(first, stepper.at);
-    alarm_.set(running_ ? first : Alarm::never);
+    alarm_.set(running_ ? first() : Alarm::never);
 }
 
 } // namespace svio

@@ -5,11 +5,13 @@
 /// `poll_ns + message_ns` later, the price of a look and of the message that it is woken for; a look that
 /// found n messages keeps it busy for `poll_ns + n * message_ns`, one that found none for `poll_ns`. After
 /// the board's `poll_us` without work it sleeps, its doorbells armed, until it is woken or something is due.
+/// The management core takes `poll_ns + message_ns` for each command, beside the others.
 #pragma once
 
 #include "host.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace svio {
@@ -39,7 +41,12 @@ class VirtualExecutor {
     void stop();
     /// A core has been poked: a doorbell, a frame, the end of a pause.
     void woken(unsigned core);
-    /// The alarm: steps each core whose time has come, in the order of times and then of cores.
+    /// What management does when its time has come, one command each time. Before start().
+    void employ(std::function<void()> management) { management_ = std::move(management); }
+    /// There is a command for it.
+    void command_waits();
+    /// The alarm: steps each core whose time has come, in the order of times and then of cores, and
+    /// management before cores of the same time.
     void fire();
 
   private:
@@ -51,12 +58,15 @@ class VirtualExecutor {
     };
     void step(unsigned core, uint64_t now);
     void sleep(unsigned core, uint64_t now);
+    uint64_t first() const;
     void set_alarm();
 
     Board &board_;
     Alarm &alarm_;
     const VirtualCosts costs_;
     std::vector<Stepper> steppers_;
+    std::function<void()> management_;
+    uint64_t command_at_ = Alarm::never;
     bool running_ = false, firing_ = false;
 };
 

@@ -38,9 +38,9 @@ bool svio_virtual_check(SvioNic *nic, Error **errp) {
                    "svio-nic: executor=virtual and port=%s exclude each other, a peer outside of the process "
                    "has a time of its own; port=echo and netdev= are possible",
                    nic->port);
-    } else if (nic->mgmt || nic->vifs) {
-        error_setg(errp, "svio-nic: executor=virtual and %s= exclude each other, management has a thread",
-                   nic->mgmt ? "mgmt" : "vifs");
+    } else if (nic->mgmt) {
+        error_setg(errp, "svio-nic: executor=virtual and mgmt= exclude each other, whoever connects to it has "
+                         "a time of its own; the PF's driver manages VFs by the admin queue");
     } else {
         return true;
     }

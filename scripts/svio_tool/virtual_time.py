@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "virtual-time": a ping in VMs whose clock counts instructions, twice, equal byte for byte."""
+import contextlib
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from svio_tool.cpio import Archive
 from svio_tool.demo import Writer, figures as json_figures, table
 from svio_tool.paths import DEFAULT_KERNEL, PLUGIN, QEMU
 from svio_tool.ui import SvioError
+from svio_tool.vm import end_with_us
 
 SCRIPT = Path(__file__).parent / "guest" / "virtual-time"
 PEER = "10.0.2.2"
@@ -34,29 +36,48 @@ def add_arguments(parser):
     parser.add_argument("--row", action="append", choices=ROWS, help="only this row (default: all)")
     parser.add_argument("--count", type=int, default=50, metavar="N", help="requests (default: 50)")
     parser.add_argument("--runs", type=int, default=2, metavar="N", help="runs of each row (default: 2)")
-    parser.add_argument("--shift", type=int, default=0, metavar="N",
-                        help="an instruction takes 2^N ns, 0 to 10 (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, - for standard output")
+    add_costs(parser, shift=0)
+
+
+def add_costs(parser, shift):
+    """What an instruction of the guests', and what the board's work takes of virtual time."""
+    parser.add_argument("--shift", type=int, default=shift, metavar="N",
+                        help=f"an instruction takes 2^N ns, 0 to 10 (default: {shift})")
     parser.add_argument("--poll-cost-ns", type=int, default=1000, metavar="NS",
                         help="of a look of an on-board core (default: 1000)")
     parser.add_argument("--message-cost-ns", type=int, default=1000, metavar="NS",
                         help="of each message (default: 1000)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE, - for standard output")
+
+
+LIMITS = {"count": (1, 10000), "runs": (1, 100), "shift": (0, 10), "poll_cost_ns": (1, 10**9),
+          "message_cost_ns": (0, 10**9)}
 
 
 def check(args):
-    for name, low, high in (("count", 1, 10000), ("runs", 1, 100), ("shift", 0, 10),
-                            ("poll_cost_ns", 1, 10**9), ("message_cost_ns", 0, 10**9)):
+    for name, (low, high) in LIMITS.items():
         value = getattr(args, name)
         if not low <= value <= high:
             raise SvioError(f"--{name.replace('_', '-')} {value} is not between {low} and {high}.")
+
+
+def clocked(shift):
+    """QEMU's words for a machine into which nothing of the host's time or entropy comes."""
+    return ["-smp", "1", "-seed", "1", "-icount", f"shift={shift},sleep=off",
+            "-rtc", "base=2026-01-01,clock=vm"]
+
+
+def on_virtual_cores(args):
+    """Properties of a card whose cores this clock drives."""
+    return (f"executor=virtual,poll-us=0,poll-cost-ns={args.poll_cost_ns},"
+            f"message-cost-ns={args.message_cost_ns}")
 
 
 def command(row, args, folder):
     """QEMU's words. Nothing of the host's time or entropy comes in."""
     _, netdev, device = ROWS[row]
     words = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
-             "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "512", "-seed", "1",
-             "-icount", f"shift={args.shift},sleep=off", "-rtc", "base=2026-01-01,clock=vm",
+             "-accel", "tcg", "-cpu", "max", "-m", "512", *clocked(args.shift),
              "-chardev", f"file,id=console,path={folder}/console", "-serial", "chardev:console",
              "-kernel", str(kernels.info(DEFAULT_KERNEL)["image"]), "-initrd", f"{folder}/initrd", "-append",
              "console=ttyS0 panic=-1 quiet nokaslr random.trust_cpu=on random.trust_bootloader=on "
@@ -66,8 +87,7 @@ def command(row, args, folder):
     device = device.format(message=max(args.message_cost_ns, 1))
     if device.startswith("svio"):
         words += ["-plugin", str(PLUGIN)]
-        device += (f",executor=virtual,poll-us=0,poll-cost-ns={args.poll_cost_ns},"
-                   f"message-cost-ns={args.message_cost_ns}")
+        device += "," + on_virtual_cores(args)
     return words + ["-device", f"{device},mac={MAC}"]
 
 
@@ -89,23 +109,38 @@ def figures(console):
     return found.group(1).replace("\r", "")
 
 
-def run(row, args, folder, timeout=300):
+def run(row, args, folder):
     """The guest's figures of one run, as text."""
-    words = command(row, args, folder)
+    with launched(command(row, args, folder), folder) as process:
+        return figures(console_of(process, row, folder))
+
+
+@contextlib.contextmanager
+def launched(words, folder):
+    """A machine whose console is in the folder, and what QEMU says beside it; ended with the block."""
     ui.note(shlex.join(words))
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    with open(Path(folder) / "qemu.err", "wb") as errors:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                                   start_new_session=True, preexec_fn=end_with_us())
     try:
-        said = process.communicate(timeout=timeout)[0]
-    except subprocess.TimeoutExpired:
-        raise SvioError(f"The VM of {row} did not end within {timeout} s.",
-                        ui.tail(Path(folder) / "console", 15)) from None
+        yield process
     finally:
         if process.poll() is None:
             ui.end_group(process)
+
+
+def console_of(process, row, folder, timeout=300):
+    """What a machine has said when it has turned itself off."""
+    folder = Path(folder)
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise SvioError(f"The VM of {row} did not end within {timeout} s.",
+                        ui.tail(folder / "console", 15)) from None
     if process.returncode:
-        raise SvioError(f"QEMU of {row} ended with status {process.returncode}.", said)
-    return figures((Path(folder) / "console").read_text(errors="replace"))
+        raise SvioError(f"QEMU of {row} ended with status {process.returncode}.",
+                        (folder / "qemu.err").read_text(errors="replace"))
+    return (folder / "console").read_text(errors="replace")
 
 
 def summary(text, count):

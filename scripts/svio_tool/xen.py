@@ -8,7 +8,7 @@ import textwrap
 import time
 import tomllib
 
-from svio_tool import kernels, kvm, setup, terminal, ui, xen_anatomy, xen_bench, xen_image
+from svio_tool import kernels, kvm, setup, terminal, ui, xen_anatomy, xen_bench, xen_image, xen_virtual
 from svio_tool.bench import both, spread_text
 from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
 from svio_tool.paths import RUN, shown
@@ -68,6 +68,7 @@ def add_arguments(parser):
         one.add_argument("--seed", type=int, metavar="N", help="seed of the order in which things take turns")
         if name == "bench":
             one.add_argument("--quick", action="store_true", help="two guests of each kind, two rounds")
+        xen_virtual.add_arguments(one)
 
 
 # --- up ------------------------------------------------------------------------------------------
@@ -324,6 +325,10 @@ def reading(result):
 
 def bench(args):
     demo = args.xen == "demo"
+    xen_virtual.check(args)
+    if args.virtual_time:
+        ensure()
+        return xen_virtual.main(args, 1 if demo else 2)
     quick = getattr(args, "quick", False)
     rounds = rounds_of(args, DEMO_ROUNDS if demo else ROUNDS, QUICK_ROUNDS)
     pairs = 1 if demo else 2 if quick else PAIRS

@@ -147,7 +147,8 @@ def _guest_stage(facts, log):
 
 
 def _guest_content(stage, archive):
-    archive.file("usr/sbin/xen-console-shell", HERE / "xen-console-shell", 0o755)
+    for name in ("xen-console-shell", "xen-virtual-guest"):
+        archive.file(f"usr/sbin/{name}", HERE / name, 0o755)
     for path in sorted(stage.rglob("*")):
         if path.is_file():
             archive.file("usr/" + str(path.relative_to(stage)), path, 0o644)

@@ -32,6 +32,8 @@ MAX_VIFS = 64
 KINDS = ("netfront", "vif", "direct")
 GUEST_MEMORY = 256
 DOM0_MEMORY = 1024
+# With -cpu max Xen's lazy FPU and TCG's XSAVE corrupt programs of guests.
+TCG_CPU = "qemu64,+npt"
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Guest:
     rate: int = 0
     memory: int = GUEST_MEMORY
     trust: bool = False
+    words: str = ""             # on its kernel's command line, in place of the agent on its console
 
     def check(self):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,30}", self.name) or self.name == "dom0":
@@ -82,7 +85,8 @@ class Guest:
         """The configuration as xl reads it."""
         lines = [f'name="{self.name}"', 'type="pv"', 'kernel="/boot/guest-kernel"',
                  'ramdisk="/boot/guest.cpio"', f"memory={self.memory}", "vcpus=1", 'on_crash="preserve"',
-                 f'extra="console=hvc0 loglevel=7 guest.agent=hvc0 guest.ip={self.address}/{BITS}"']
+                 f'extra="console=hvc0 loglevel=7 {self.words or "guest.agent=hvc0"} '
+                 f'guest.ip={self.address}/{BITS}"']
         if self.kind == "netfront":
             rate = f",rate={self.rate}Mb/s" if self.rate else ""
             lines.append(f"vif=['mac={self.mac},bridge=xenbr0{rate}']")
@@ -105,6 +109,20 @@ def virtual_function(bus, slot):
     """PCI address of a VF: the first has the offset 0x80, and each the stride 2."""
     number = 0x80 + 2 * (slot - 1)
     return f"{bus}:{number >> 3:02x}.{number & 7}"
+
+
+def xen_boots(kernel, append, initrd=xen_image.DOM0):
+    """QEMU's words for Xen, and dom0 with these words on its kernel's command line."""
+    def quoted(text):
+        return str(text).replace(",", ",,")
+    xen = (f"com1=115200,8n1 console=com1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M dom0_max_vcpus=1 "
+           "loglvl=warning guest_loglvl=warning noreboot")
+    linux = f"console=hvc0 loglevel=7 panic=-1 tsc=reliable {append}".strip()
+    image = kernels.info(kernel)["image"]
+    return ["-no-reboot", "-kernel", str(xen_image.HYPERVISOR), "-append", xen,
+            "-initrd", f"{quoted(image)} {quoted(linux)},{quoted(initrd)}",
+            # Before everything that it is to translate. Xen gives no device away without it.
+            "-device", "intel-iommu,intremap=on"]
 
 
 class RunningGuest:
@@ -169,21 +187,11 @@ class XenMachine(Vm):
     def acceleration(self):
         words = super().acceleration()
         if "kvm" not in words:
-            # With -cpu max Xen's lazy FPU and TCG's XSAVE corrupt programs of guests.
-            words[-1] = "qemu64,+npt"
+            words[-1] = TCG_CPU
         return words
 
     def system(self):
-        def quoted(text):
-            return str(text).replace(",", ",,")
-        xen = (f"com1=115200,8n1 console=com1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M dom0_max_vcpus=1 "
-               "loglvl=warning guest_loglvl=warning noreboot")
-        linux = f"console=hvc0 loglevel=7 panic=-1 tsc=reliable {self.append}".strip()
-        kernel = kernels.info(self.kernel)["image"]
-        return ["-no-reboot", "-kernel", str(xen_image.HYPERVISOR), "-append", xen,
-                "-initrd", f"{quoted(kernel)} {quoted(linux)},{quoted(xen_image.DOM0)}",
-                # Before everything that it is to translate. Xen gives no device away without it.
-                "-device", "intel-iommu,intremap=on"]
+        return xen_boots(self.kernel, self.append)
 
     def ports(self):
         return {**super().ports(), "mgmt": ("svio.mgmt", "reconnect-ms=200"),

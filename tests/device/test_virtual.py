@@ -2,11 +2,14 @@
 """executor=virtual: cores that QEMU's virtual clock steps, and the peer inside of the process, port=echo."""
 import unittest
 
+import abi
 from case import MAC_TEXT, DeviceCase
 from driver import Driver
 from machine import run_to_end
+from sriov import SriovCase
 from svio_tool.qmp import QmpError
-from wires import MAC, arp_request
+from test_management import AdminQueue
+from wires import MAC, PEER, arp_request, frame
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
 ECHO_MAC = bytes.fromhex("5254005ec001")
@@ -91,6 +94,38 @@ class Virtual(DeviceCase):
             self.machine.qmp.command("migrate", {"uri": f"file:{self.folder}/state"})
 
 
+class VirtualFunctions(SriovCase):
+    """VFs, and the PF's admin queue, without a thread."""
+    kind = "netdev"
+
+    def test_vfs_and_their_management(self):
+        self.boot_sriov(2, "executor=virtual", extra=ICOUNT)
+        self.pf.enable(2)
+        self.driver.bring_up()
+        self.assertEqual(self.machine.threads(), [])
+        queue = AdminQueue(self.driver)
+        option = abi.svio_option.pack(id=abi.SVIO_OPTION_MANAGEMENT)
+        self.assertEqual(queue.run(abi.SVIO_OP_ACCEPT_OPTIONS, data=option)[0], abi.SVIO_ST_OK)
+        config = abi.svio_vif_config.pack(mask=abi.SVIO_CFG_MAC, mac=bytes.fromhex("020000000002"))
+        self.assertEqual(queue.run(abi.SVIO_OP_VIF_RECONFIGURE, data=config, slot=2)[0], abi.SVIO_ST_OK)
+        one, two = self.virtual(1), self.virtual(2)
+        self.assertEqual(two.mac, bytes.fromhex("020000000002"))
+        for sender, receiver in ((one, two), (two, one)):
+            self.check_vf_out(sender)
+            self.check_in(frame(300, 1, to=sender.mac), driver=sender)
+            data = frame(1000, 2, to=receiver.mac, source=sender.mac)
+            sender.transmit(data, pieces=2)
+            self.assert_frame(receiver.expect("a frame of the other VF"), data)
+        self.assertEqual(queue.run(abi.SVIO_OP_VIF_DESTROY, slot=2)[0], abi.SVIO_ST_OK)
+        self.assertEqual(two.read(abi.SVIO_REG_VIF_KIND), abi.SVIO_KIND_NONE)
+        one.transmit(frame(60, 3, to=PEER, source=one.mac))
+        self.assert_frame(self.wire.receive(), frame(60, 3, to=PEER, source=one.mac))
+        # VFs go and come.
+        self.pf.disable()
+        self.pf.enable(2)
+        self.check_vf_out(self.virtual(2))
+
+
 class Refusals(unittest.TestCase):
     def test_what_excludes_it(self):
         for before, options, sentence in (
@@ -99,7 +134,6 @@ class Refusals(unittest.TestCase):
                 (ICOUNT, "executor=both", r"executor=both is neither threads nor virtual"),
                 (ICOUNT, "executor=virtual,port=dgram:/tmp/a,,/tmp/b", r"port=dgram:\S* exclude each other"),
                 (ICOUNT, "executor=virtual,port=tap:t0", r"executor=virtual and port=tap:t0 exclude"),
-                (ICOUNT, "executor=virtual,vifs=2", r"executor=virtual and vifs= exclude each other"),
                 (ICOUNT, "executor=virtual,mgmt=/tmp/m", r"executor=virtual and mgmt= exclude each other"),
                 (ICOUNT, "poll-cost-ns=0", r"poll-cost-ns=0 is not between 1 and 1000000000"),
                 (ICOUNT, "message-cost-ns=1000000001", r"message-cost-ns=1000000001 is more than 1000000000"),

@@ -2,6 +2,7 @@
 /// The board without threads: an alarm of a clock steps its cores, at a price per look and per message.
 #include "driver.hpp"
 #include "echo_port.hpp"
+#include "managed_board.hpp"
 #include "virtual_executor.hpp"
 
 using namespace svio;
@@ -272,4 +273,97 @@ TEST(Virtual, ARateIsKeptWithinTwoPercent) {
         static_cast<double>((timed.rig.sent().size() - before) * frame.size() * 8) / (window / 1000.0);
     EXPECT_NEAR(mbps, 100, 2);
     EXPECT_LT(timed.rig.core_stat(CorePolls), 40'000u) << "it waits for tokens asleep";
+}
+
+// ---- management ----
+
+namespace {
+
+/// A managed board and the PF driver's half of its admin queue, in virtual time.
+struct ManagedTime {
+    ManagedTime() : executor(*board.board, alarm, {poll_cost, message_cost, idle}) {
+        board.core->start(executor);
+        executor.start();
+    }
+    ~ManagedTime() { executor.stop(); }
+    /// Each alarm at its time, until nothing is left to do.
+    void settle() {
+        for (unsigned n = 0; alarm.at != Alarm::never; n++) {
+            ASSERT_LT(n, 100'000u) << "it never sleeps";
+            fire_at(alarm.at);
+        }
+    }
+    void fire_at(uint64_t at) {
+        if (at > board.clock.now())
+            board.clock.forward(at - board.clock.now());
+        executor.fire();
+    }
+    uint32_t post_list() {
+        svio_command command = ring.make(SVIO_OP_VIF_LIST);
+        command.data_addr = AdminRing::data;
+        command.data_len = 4096;
+        return ring.post(command);
+    }
+    FakeAlarm alarm;
+    ManagedBoard board;
+    VirtualExecutor executor;
+    AdminRing ring{board};
+};
+
+} // namespace
+
+TEST(VirtualManagement, ACommandIsAnsweredAfterItsPrice) {
+    ManagedTime timed;
+    timed.settle();
+    uint32_t first = timed.post_list(), second = timed.post_list();
+    uint64_t rung = timed.board.clock.now();
+    timed.ring.ring_bell();
+    EXPECT_FALSE(timed.ring.done(first)) << "nothing runs inside of the write";
+    EXPECT_EQ(timed.alarm.at, rung + poll_cost + message_cost);
+    timed.fire_at(timed.alarm.at);
+    EXPECT_TRUE(timed.ring.done(first));
+    EXPECT_FALSE(timed.ring.done(second)) << "one at a time";
+    EXPECT_EQ(timed.alarm.at, rung + 2 * (poll_cost + message_cost));
+    timed.fire_at(timed.alarm.at);
+    EXPECT_TRUE(timed.ring.done(second));
+    timed.settle();
+}
+
+TEST(VirtualManagement, WaitsWhileTheMachineStandsStill) {
+    ManagedTime timed;
+    timed.settle();
+    {
+        std::lock_guard guard(timed.board.lock);
+        timed.board.board->pause();
+    }
+    uint32_t position = timed.post_list();
+    timed.ring.ring_bell();
+    timed.settle();
+    EXPECT_FALSE(timed.ring.done(position));
+    {
+        std::lock_guard guard(timed.board.lock);
+        timed.board.board->resume();
+    }
+    timed.settle();
+    EXPECT_TRUE(timed.ring.done(position));
+}
+
+TEST(VirtualManagement, ADestroyedVifIsAnsweredLikeAnyOther) {
+    ManagedTime timed;
+    timed.board.enable_all(2);
+    timed.settle();
+    timed.ring.ring_bell();
+    svio_option accept{.id = SVIO_OPTION_MANAGEMENT, .length = 0, .required = 0};
+    timed.ring.ram().put(AdminRing::data, &accept, sizeof(accept));
+    svio_command command = timed.ring.make(SVIO_OP_ACCEPT_OPTIONS);
+    command.data_addr = AdminRing::data;
+    command.data_len = sizeof(accept);
+    timed.ring.post(command);
+    uint32_t position = timed.ring.post(timed.ring.make(SVIO_OP_VIF_DESTROY, 2));
+    timed.ring.ring_bell();
+    timed.settle();
+    ASSERT_TRUE(timed.ring.done(position));
+    EXPECT_EQ(timed.ring.answer(position).status, SVIO_ST_OK);
+    EXPECT_TRUE(timed.board.vif(1).present());
+    EXPECT_FALSE(timed.board.vif(2).present());
 }
