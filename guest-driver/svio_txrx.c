@@ -138,6 +138,22 @@ void svio_tx_kick(struct svio_tx *tx)
 	svio_count(&tx->send.sync, rung ? &tx->send.bells : &tx->send.bells_suppressed);
 }
 
+/*
+ * Asks for the signal of the last entry of what is about to be published. So in
+ * a stream the time of moderation counts from the latest message and does not
+ * run out: the sender itself has the completions reclaimed, each SVIO_TX_RECLAIM
+ * of them. Where that many are outstanding the device is behind, and the signal
+ * stays where it was asked for. NAPI may store signal_at at the same time, and
+ * either value is good: its own is older, and it looks for completions after it.
+ */
+static void svio_tx_ask_later(struct svio_tx *tx, u32 head, u32 count)
+{
+	u32 last = head + count - 1;
+
+	if (last - READ_ONCE(tx->clean) < SVIO_TX_RECLAIM)
+		WRITE_ONCE(tx->ring.event->signal_at, cpu_to_le32(last));
+}
+
 /* Stops the queue if another message might not fit. */
 static void svio_tx_maybe_stop(struct svio_tx *tx)
 {
@@ -191,6 +207,7 @@ netdev_tx_t svio_start_xmit(struct sk_buff *skb, struct net_device *netdev)
 	/* A polling device may complete it, and NAPI account for that, right after publishing. */
 	kick = __netdev_tx_sent_queue(tx->txq, skb->len, netdev_xmit_more());
 	WRITE_ONCE(tx->use, head + count);
+	svio_tx_ask_later(tx, head, count);
 	svio_tx_publish(tx, head, count, flags);
 
 	svio_tx_maybe_stop(tx);
@@ -302,7 +319,8 @@ static void svio_tx_purge(struct svio_tx *tx)
  * Asks for signals: for the next message, and for the oldest entry that is not
  * completed, sent already or not. So while NAPI sleeps signal_at of the send
  * queue always lies in [clean, use), or at `use` when nothing is outstanding,
- * and a message that is sent later needs no arming of its own. The moderation of
+ * and a message that is sent later needs no arming of its own, though it may move
+ * signal_at on (see svio_tx_ask_later()). The moderation of
  * the device keeps this rare: if a message arrives while the signal is held back,
  * NAPI completes the sent ones too, moves signal_at on, and the signal is dropped.
  */

@@ -69,7 +69,7 @@ def clocked(shift):
 
 def on_virtual_cores(args):
     """Properties of a card whose cores this clock drives."""
-    return (f"executor=virtual,poll-us=0,poll-cost-ns={args.poll_cost_ns},"
+    return (f"executor=virtual,poll-cost-ns={args.poll_cost_ns},"
             f"message-cost-ns={args.message_cost_ns}")
 
 
@@ -87,7 +87,7 @@ def command(row, args, folder):
     device = device.format(message=max(args.message_cost_ns, 1))
     if device.startswith("svio"):
         words += ["-plugin", str(PLUGIN)]
-        device += "," + on_virtual_cores(args)
+        device += ",poll-us=0," + on_virtual_cores(args)
     return words + ["-device", f"{device},mac={MAC}"]
 
 

@@ -23,6 +23,7 @@ from svio_tool.latency import parse_throughput
 from svio_tool.paths import DEFAULT_KERNEL, PLUGIN, QEMU
 from svio_tool.ui import SvioError
 from svio_tool.vm import HARMLESS, PROBLEMS
+from svio_tool.xen_bench import CARD_OPTIONS
 from svio_tool.xen_machine import BITS, CARD_MAC, DOM0_ADDRESS, TCG_CPU, WIRE_ADDRESS, Guest, xen_boots
 
 SHIFT, COUNT, RUNS = 1, 100, 2
@@ -109,7 +110,7 @@ def command(args, plan, initrd, folder):
             "-chardev", f"file,id=console,path={folder}/console", "-serial", "chardev:console",
             *xen_boots(DEFAULT_KERNEL, "guest.run=/usr/sbin/xen-virtual", initrd),
             "-device", "pcie-root-port,id=rp0,chassis=1,slot=1", "-device",
-            f"svio-nic,id=svio0,bus=rp0,port=echo:{WIRE_ADDRESS},mac={CARD_MAC},vifs={vifs},"
+            f"svio-nic,id=svio0,bus=rp0,port=echo:{WIRE_ADDRESS},mac={CARD_MAC},vifs={vifs},{CARD_OPTIONS},"
             + virtual_time.on_virtual_cores(args)]
 
 

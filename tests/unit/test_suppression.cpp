@@ -156,6 +156,26 @@ TEST_P(Suppression, ModerationByTime) {
     EXPECT_EQ(tx_signals(), 1u) << "nothing held, nothing sent";
 }
 
+TEST_P(Suppression, ASenderThatMovesTheSignalOnHasTheTimeCountFromItsLatestMessage) {
+    rig.bring_up();
+    moderate(SVIO_SEND, 0, 50);
+    for (unsigned n = 0; n < 20; n++) {
+        rig.tx.set_signal_at(rig.tx.next);
+        send(1);
+        EXPECT_EQ(tx_signals(), 0u);
+        rig.clock.forward(40'000);
+        rig.work();
+    }
+    EXPECT_EQ(tx_signals(), 0u) << "held anew with each message";
+    rig.clock.forward(9'999);
+    rig.work();
+    EXPECT_EQ(tx_signals(), 0u);
+    rig.clock.forward(1);
+    rig.work();
+    EXPECT_EQ(tx_signals(), 1u) << "the last of them is not forgotten";
+    EXPECT_EQ(rig.send_stat(SVIO_QSTAT_SIGNALS_SUPPRESSED), 19u);
+}
+
 TEST_P(Suppression, ModerationByFrames) {
     rig.bring_up();
     moderate(SVIO_SEND, 4, 0xffff);
