@@ -39,8 +39,9 @@ bool svio_virtual_check(SvioNic *nic, Error **errp) {
                    "has a time of its own; port=echo and netdev= are possible",
                    nic->port);
     } else if (nic->mgmt) {
-        error_setg(errp, "svio-nic: executor=virtual and mgmt= exclude each other, whoever connects to it has "
-                         "a time of its own; the PF's driver manages VFs by the admin queue");
+        error_setg(errp,
+                   "svio-nic: executor=virtual and mgmt= exclude each other, whoever connects to it has "
+                   "a time of its own; the PF's driver manages VFs by the admin queue");
     } else {
         return true;
     }
