@@ -164,6 +164,7 @@ struct svio_tx {
 		u64_stats_t stops;
 		u64_stats_t bells;
 		u64_stats_t bells_suppressed;
+		u64_stats_t lost; /* still in the queue when it was stopped */
 		u64_stats_t xdp_sent; /* XDP_TX and redirected frames */
 		u64_stats_t xdp_full;
 	} send ____cacheline_aligned_in_smp;

@@ -18,7 +18,7 @@ static const char * const svio_pair_names[] = {
 
 static const char * const svio_tx_names[] = {
 	"packets", "bytes", "wakes",
-	"dropped", "linearized", "stops", "bells", "bells_suppressed",
+	"dropped", "linearized", "stops", "bells", "bells_suppressed", "lost",
 	"xdp_sent", "xdp_full",
 };
 

@@ -302,7 +302,7 @@ static void svio_pair_stats64(const struct svio_pair *pair, struct rtnl_link_sta
 
 	do {
 		start = u64_stats_fetch_begin(&tx->send.sync);
-		dropped = u64_stats_read(&tx->send.dropped);
+		dropped = u64_stats_read(&tx->send.dropped) + u64_stats_read(&tx->send.lost);
 	} while (u64_stats_fetch_retry(&tx->send.sync, start));
 	stats->tx_dropped += dropped;
 }

@@ -297,13 +297,19 @@ static bool svio_tx_clean(struct svio_tx *tx, int budget)
 	return todo > SVIO_TX_BUDGET;
 }
 
+/* What the device has completed was sent; the rest is lost with the queue. */
 static void svio_tx_purge(struct svio_tx *tx)
 {
+	u32 done = tx->broken ? 0 : svio_tx_done(tx) - tx->clean;
 	struct svio_tx_buf *buf;
 
+	if (done && done <= tx->use - tx->clean)
+		svio_tx_release(tx, done, 0);
 	for (; tx->clean != tx->use; tx->clean++) {
 		buf = &tx->buf[tx->clean & (tx->ring.size - 1)];
 		svio_tx_unmap(tx, buf);
+		if (buf->skb)
+			svio_count(&tx->send.sync, &tx->send.lost);
 		if (buf->skb && buf->kind != SVIO_TX_SKB)
 			svio_xdp_return(tx, buf, 0);
 		else if (buf->skb)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Booted guests whose cards are VIFs of one svio-board: the same driver, another process behind it."""
+import os
+import signal
 import tempfile
 import unittest
 from contextlib import ExitStack
@@ -93,6 +95,25 @@ class TestBoard(unittest.TestCase):
             wait_for(lambda vm=vm: vm.run("cat /sys/class/net/eth0/carrier").out.strip() == "1", "link up")
         self.ping(0, 1)
         self.transfer(0, 1)
+
+    def test_5_what_dies_with_the_board_is_counted(self):
+        """Messages in the send queue of a board that does not work any more, and is killed."""
+        def counted(name):
+            return int(self.vms[0].run(f"cat /sys/class/net/eth0/statistics/tx_{name}").out)
+
+        self.ping(0, 1)
+        self.vms[0].run("ip neigh change 10.9.0.2 dev eth0 nud permanent")
+        os.kill(self.board.process.pid, signal.SIGSTOP)
+        dropped, packets = counted("dropped"), counted("packets")
+        self.vms[0].run("ping -c 7 -i 0.01 -W 1 10.9.0.2", check=False)
+        self.assertEqual(counted("packets"), packets, "nobody has sent them")
+        self.board.kill()
+        self.start_board()
+        self.vms[0].run("ip neigh change 10.9.0.2 dev eth0 nud reachable")
+        self.ping(0, 1)
+        lost = int(self.vms[0].run("ethtool -S eth0 | sed -n 's/ *tx0_lost: //p'").out)
+        self.assertGreaterEqual(lost, 7)
+        self.assertGreaterEqual(counted("dropped") - dropped, 7)
 
 
 class TestUserNetwork(unittest.TestCase):
