@@ -229,8 +229,10 @@ def not_run(demo):
     return found
 
 
-def _measure(result, writer, cells, traced):
-    with XenLab(result["pairs"]) as lab:
+def _measure(result, writer, demo):
+    with XenLab(result["pairs"], tcp=not demo) as lab:
+        if lab.no_tcp:
+            result["not_run"]["TCP (iperf3)"] = lab.no_tcp
         command = lab.vm.command()
         result["qemu_lines"]["xen"] = shlex.join(command)
         # What QEMU boots is Xen; guests and dom0 have this kernel.
@@ -243,8 +245,9 @@ def _measure(result, writer, cells, traced):
             result["host"]["others_cores"] = noise.others()
             writer.write(result)
 
+        cells = xen_bench.plan(result["pairs"], demo, lab.tcp and not lab.no_tcp)
         xen_bench.measure(lab, cells, result["rounds"], result["seed"], on_round)
-        if traced:
+        if not demo:
             with ui.Progress("Xen's own trace of round trips"):
                 result["trace"], gone = xen_anatomy.measure(lab, whats=("hypercalls",))
             result["not_run"].update(gone)
@@ -264,15 +267,17 @@ def figure_table(result):
     for what, kind, peer in (("round trip to the wire, us", "rtt", "wire"),
                              ("round trip from guest to guest, us", "rtt", "guest"),
                              ("datagrams sent per second", "tx", "wire"),
-                             ("datagrams received per second", "rx", "wire")):
+                             ("datagrams received per second", "rx", "wire"),
+                             ("TCP out of the guest, Mbit/s", "tcp_tx", "wire"),
+                             ("TCP into the guest, Mbit/s", "tcp_rx", "wire")):
         for count in counts:
             for path in xen_bench.PATHS:
-                name = "p50_us" if kind == "rtt" else "per_s"
+                name = {"rtt": "p50_us", "tx": "per_s", "rx": "per_s"}.get(kind, "stream_mbit_per_s")
                 found = xen_bench.summary(cells, path, name, kind=kind, peer=peer, guests=count)
                 if not found:
                     continue
-                key = {"rtt": f"p50_{count}" if peer == "wire" else "p50_guest", "tx": f"tx_{count}",
-                       "rx": "rx"}[kind]
+                key = {"rtt": f"p50_{count}" if peer == "wire" else "p50_guest",
+                       "tx": f"tx_{count}"}.get(kind, kind)
                 p99 = xen_bench.summary(cells, path, "p99_us", kind=kind, peer=peer, guests=count) \
                     if kind == "rtt" else None
                 rows.append([what, NAMES[path], str(count), *both(found, ",.0f"),
@@ -346,7 +351,7 @@ def bench(args):
         result["not_run"] = not_run(demo)
         ui.say(f"Real Xen in QEMU: {pairs} guest{'s' if pairs > 1 else ''} on Xen's split driver beside as "
                f"many with a VIF; {rounds} rounds in an\norder shuffled with seed {seed}")
-        _measure(result, writer, xen_bench.plan(pairs, demo), not demo)
+        _measure(result, writer, demo)
         if not demo and xen_emulated.NOT_RUN not in result["not_run"]:
             xen_emulated.measure(result, writer)
         result["complete"] = True

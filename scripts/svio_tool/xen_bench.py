@@ -5,8 +5,8 @@ Guests of both kinds run all the time, of the same kernel and image; a round vis
 shuffled order. The wire is a native port of the card, and svio-wire-peer is at its other end, for both:
 netfront's frames pass netback, dom0's bridge and the card's PF on their way to it. If it is asked for, one
 more guest has a whole emulated NIC (QEMU's e1000e, passed through), on a wire of its own to the same peer.
-Round trips are whole ones, in microseconds, of sockperf; CPU seconds are Xen's own, in tenths as xl says
-them.
+Round trips are whole ones, in microseconds, of sockperf; TCP is iperf3's, whose server is in a network
+namespace behind the peer; CPU seconds are Xen's own, in tenths as xl says them.
 """
 import random
 import re
@@ -15,22 +15,25 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from svio_tool import ui, xen_anatomy
+from svio_tool import lab_host, ui, xen_anatomy
 from svio_tool.counting import Counting
 from svio_tool.lab import SCHEDULED, scheduled
+from svio_tool.lab_host import HostPeer
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, WirePeer, \
     arm_each, board_difference, cpu_difference, parse_ping_pong, parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
 from svio_tool.ui import SvioError
-from svio_tool.xen_machine import BITS, DIRECT_ADDRESS, DIRECT_BDF, PF_BUS, WIRE_ADDRESS, Guest, \
-    XenMachine, virtual_function
+from svio_tool.xen_machine import DIRECT_ADDRESS, DIRECT_BDF, PF_BUS, WIRE_ADDRESS, Guest, XenMachine, \
+    virtual_function
 
 PATHS = ("split", "vif")
 DIRECT = "direct"
 KIND = {"split": "netfront", "vif": "vif", DIRECT: "direct"}
 WIRE = {DIRECT: DIRECT}      # of the peer; all others share one
+TCP = ("tcp_tx", "tcp_rx")
 SECONDS = 3
 # A guest of Xen that is emulated takes longer than the default budget from one message to the next, and then
 # each of its messages would ring the doorbell. Xen's own path gains as much: its frames pass the PF.
@@ -40,13 +43,33 @@ FIRST_BOOT = 120            # seconds that a guest has for its first try
 NETWORK = re.compile(r"\beth\d|\bvif\d|svio")
 
 
+@dataclass
+class Wire:
+    """A pair of sockets between the machine and the peer, as WirePeer and HostPeer want it."""
+    name: str
+    index: int
+    folder: Path
+    peer_ip: str            # and no other: guests' addresses are their own
+    on_tap: bool = False
+
+    @property
+    def ends(self):
+        return self.folder / f"{self.name}.vm", self.folder / f"{self.name}.peer"
+
+    def peer_argument(self):
+        near, far = self.ends
+        return f"{self.name},{far},{near},{self.peer_ip}"
+
+
 class XenLab(Counting):
     """The machine with so many guests of each kind (one, of a NIC's owners), and the wire's peer; "counting":
     with all that xen_anatomy.py needs."""
 
-    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, paths=PATHS, counting=False):
+    def __init__(self, pairs, name="xen-bench", accel=None, seconds=SECONDS, paths=PATHS, counting=False,
+                 tcp=False):
         self.pairs, self.name, self.accel, self.seconds = pairs, name, accel, seconds
         self.paths, self.direct, self.counting = paths, DIRECT in paths, counting
+        self.tcp, self.no_tcp = tcp, None       # whether it is wanted, and why there is none
         self.stack = ExitStack()
         self.vm = self.peer = self.folder = None
         self.guests = {}
@@ -55,13 +78,12 @@ class XenLab(Counting):
         with ExitStack() as stack:
             folder = self.folder = Path(tempfile.mkdtemp(prefix="svio-xen-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            wires = {"wire": WIRE_ADDRESS, **({DIRECT: DIRECT_ADDRESS} if self.direct else {})}
-            ends = {name: (folder / f"{name}.vm", folder / f"{name}.peer") for name in wires}
-            self.peer = stack.enter_context(WirePeer([
-                f"{name},{ends[name][1]},{ends[name][0]},{address}/{BITS}"
-                for name, address in wires.items()]))
+            addresses = {"wire": WIRE_ADDRESS, **({DIRECT: DIRECT_ADDRESS} if self.direct else {})}
+            self.wires = {name: Wire(name, index, folder, address)
+                          for index, (name, address) in enumerate(addresses.items())}
+            self.peer = stack.enter_context(self._peer())
             with ui.Progress("Xen and dom0 boot"):
-                self.vm = stack.enter_context(self._machine(ends))
+                self.vm = stack.enter_context(self._machine())
             for path in self.paths:
                 for number in range(1, (1 if path == DIRECT else self.pairs) + 1):
                     self._boot(path, f"{path}{number}")
@@ -71,12 +93,22 @@ class XenLab(Counting):
     def __exit__(self, *what):
         return self.stack.__exit__(*what)
 
-    def _machine(self, ends):
-        near, far = ends["wire"]
+    def _peer(self):
+        """With a host behind it for TCP."""
+        wires = list(self.wires.values())
+        if self.tcp:
+            try:
+                return HostPeer(wires)
+            except SvioError as error:
+                self.no_tcp = error.sentence
+        return WirePeer(wires)
+
+    def _machine(self):
+        near, far = self.wires["wire"].ends
         netdevs = []
         if self.direct:
             netdevs = ["dgram,id=direct,local.type=unix,local.path={},remote.type=unix,remote.path={}"
-                       .format(*ends[DIRECT])]
+                       .format(*self.wires[DIRECT].ends)]
         guests = len(self.paths) * self.pairs
         return XenMachine(self.name, wire=f"port=dgram:{near},,{far}", netdevs=netdevs,
                           vifs=max(self.pairs, 1), card_options=CARD_OPTIONS, accel=self.accel,
@@ -184,6 +216,7 @@ class XenLab(Counting):
 
     def round_trips(self, path, count, kind):
         guests, server = self.guests[path][:count], None
+        self.peer.ask("reset")
         if kind == "guest":
             other = self.guests[path][1]
             server = other.spawn(f"sockperf server -i {other.spec.address} -p {SOCKPERF_PORT}")
@@ -192,6 +225,8 @@ class XenLab(Counting):
         finally:
             if server:
                 server.kill()
+        if kind == "guest" and self.peer.ask("counters")["wires"]["wire"]["udp_echo"]:
+            raise SvioError("The wire's peer has answered in the place of a guest")
         trips = [parse_ping_pong(text) for text in texts]
         found = {name: statistics.median(trip[name] for trip in trips)
                  for name in ("p50_us", "p90_us", "p99_us")}
@@ -227,6 +262,22 @@ class XenLab(Counting):
         return {"kind": "rx", "size": TX_SIZE, "peer": "wire", "per_s": frames / seconds, "messages": frames,
                 "seconds": seconds, **self.difference(before, after)}
 
+    def stream(self, path, kind):
+        """TCP out of a guest, or into it."""
+        guest, wire = self.guests[path][0], self.wires[WIRE.get(path, "wire")]
+        self.peer.ask("reset")
+        before = self.snapshot([guest])
+        with self.peer.server(wire):
+            process = guest.spawn(lab_host.program(wire, self.seconds, kind == "tcp_rx"))
+            time.sleep(self.seconds)
+            result = process.wait(60)
+        counted = self.difference(before, self.snapshot([guest]))
+        if result.rc:
+            raise SvioError(f"Measuring failed in guest {guest.name}", result.out[-1000:] + result.err)
+        frames = self.peer.ask("counters")["wires"][wire.name]
+        return {"kind": kind, "size": lab_host.PAYLOAD, "peer": "wire",
+                "messages": frames["tap_in"] + frames["tap_out"], **lab_host.parse(result.out), **counted}
+
     def idle(self):
         """Nothing is sent; the same questions are asked."""
         guests = [self.guests[path][0] for path in self.paths]
@@ -241,6 +292,8 @@ class XenLab(Counting):
             found = self.idle()
         elif kind == "rx":
             found = self.receiving(path)
+        elif kind in TCP:
+            found = self.stream(path, kind)
         elif kind == "tx":
             found = self.sending(path, count)
         else:
@@ -274,7 +327,7 @@ def received(text):
 
 # --- a run ---------------------------------------------------------------------------------------
 
-def plan(pairs, quick):
+def plan(pairs, quick, tcp=False):
     """[(kind, path, guests)] of one round. One guest of a kind can only talk to the wire."""
     counts = [1] if quick else [count for count in (1, 2, 4) if count <= pairs]
     cells = [("idle", "none", 0)]
@@ -284,6 +337,8 @@ def plan(pairs, quick):
         cells.append(("rx", path, 1))
         if pairs > 1:
             cells.append(("guest", path, 1))
+        if tcp:
+            cells += [(kind, path, 1) for kind in TCP]
     return cells
 
 
@@ -307,7 +362,7 @@ def measure(lab, cells, rounds, seed, on_round=lambda cells: None):
 
 
 WORDS = {"rtt": "round trips to the wire,", "guest": "round trips from guest to guest,", "tx": "sending,",
-         "rx": "receiving,", "idle": "idle"}
+         "rx": "receiving,", "idle": "idle", "tcp_tx": "TCP out of", "tcp_rx": "TCP into"}
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -331,6 +386,8 @@ def ratios(cells):
         found[f"tx_{count}"] = compare(cells, "per_s", kind="tx", guests=count)
     found["p50_guest"] = compare(cells, "p50_us", kind="rtt", peer="guest")
     found["rx"] = compare(cells, "per_s", kind="rx")
+    for kind in TCP:
+        found[kind] = compare(cells, "stream_mbit_per_s", kind=kind)
     return {name: value for name, value in found.items() if value}
 
 

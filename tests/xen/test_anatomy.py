@@ -14,7 +14,7 @@ class TestAnatomy(unittest.TestCase):
     def setUpClass(cls):
         setup.ensure(["compile", "xen-image"])
         cls.lab = cls.enterClassContext(
-            xen_bench.XenLab(1, name="test-xen-lab", paths=PATHS, seconds=1, counting=True))
+            xen_bench.XenLab(1, name="test-xen-lab", paths=PATHS, seconds=1, counting=True, tcp=True))
 
     def test_measurements(self):
         self.lab.hold([(kind, path, 1) for path in PATHS for kind in ("rtt", "tx")])
@@ -28,6 +28,24 @@ class TestAnatomy(unittest.TestCase):
             self.assertGreater(cell["sent"], cell["datagrams"] / 2)
             self.assertGreater(self.lab.cell("rx", path)["messages"], 0)
         self.assertEqual(self.lab.cell("idle", "none", 0)["messages"], 0)
+
+    def test_streams(self):
+        """TCP between a guest and the host behind the wire's peer."""
+        if self.lab.no_tcp:
+            self.skipTest(self.lab.no_tcp)
+        for path in PATHS:
+            for kind in xen_bench.TCP:
+                cell = self.lab.cell(kind, path)
+                self.assertGreater(cell["stream_mbit_per_s"], 0)
+                # Not less than the frames of that stream have passed the wire.
+                self.assertGreater(cell["messages"] * cell["size"] * 8,
+                                   cell["stream_mbit_per_s"] * 1e6 * self.lab.seconds / 2)
+
+    def test_the_wire_has_no_address_of_a_guest(self):
+        """Who asks for a guest's address has an answer of that guest, and not of the peer."""
+        split, vif = (self.lab.guests[path][0] for path in PATHS)
+        split.run(f"ping -c 1 -W 10 {vif.spec.address}")
+        self.assertIn(vif.spec.mac, split.run(f"ip neigh show {vif.spec.address}").out)
 
     def test_round_trip(self):
         """netfront's frames go through dom0 by grants and event channels; nothing of that is true of a
