@@ -186,7 +186,10 @@ class XenMachine(Vm):
 
     def acceleration(self):
         words = super().acceleration()
-        if "kvm" not in words:
+        if "kvm" in words:
+            # Else intel-iommu cannot remap interrupts.
+            words[words.index("kvm")] = "kvm,kernel-irqchip=split"
+        else:
             words[-1] = TCG_CPU
         return words
 

@@ -40,6 +40,14 @@ class TestXenGuest(unittest.TestCase):
         with self.assertRaisesRegex(SvioError, "its kind is one of"):
             Guest("a", "hvm").check()
 
+    def test_accelerators(self):
+        """Under KVM the IOMMU remaps interrupts only if QEMU has the interrupt controllers."""
+        kvm = " ".join(self.machine(accel="kvm").command())
+        self.assertIn("-accel kvm,kernel-irqchip=split -cpu host", kvm)
+        self.assertIn("intel-iommu,intremap=on", kvm)
+        self.assertIn("-accel tcg,thread=multi -cpu qemu64,+npt",
+                      " ".join(self.machine(accel="tcg").command()))
+
     def test_one_guest_has_the_whole_nic(self):
         machine = self.machine(direct="n1", netdevs=["user,id=n0", "user,id=n1"])
         self.assertIn("e1000e,id=direct0,bus=rp1,netdev=n1", " ".join(machine.command()))
