@@ -28,6 +28,7 @@ from svio_tool.xen_machine import BITS, CARD_MAC, DOM0_ADDRESS, TCG_CPU, WIRE_AD
 
 SHIFT, COUNT, RUNS = 1, 100, 2
 TIMEOUT = 1500
+AT_ONCE = 4             # QEMUs, of 2 GiB each
 NAMES = {"split": "netfront, netback", "vif": "VIF"}
 KINDS = {"split": "netfront", "vif": "vif"}
 MEANING = """\
@@ -123,7 +124,7 @@ def run_all(args, plan):
         while waiting:
             with contextlib.ExitStack() as group:
                 running = []
-                for number in waiting[:host.cores()]:
+                for number in waiting[:min(host.cores(), AT_ONCE)]:
                     here = folder / str(number)
                     here.mkdir()
                     words = command(args, plan, folder / "initrd", here)
