@@ -327,7 +327,7 @@ def received(text):
 
 # --- a run ---------------------------------------------------------------------------------------
 
-def plan(pairs, quick, tcp=False):
+def plan(pairs, quick, streams=()):
     """[(kind, path, guests)] of one round. One guest of a kind can only talk to the wire."""
     counts = [1] if quick else [count for count in (1, 2, 4) if count <= pairs]
     cells = [("idle", "none", 0)]
@@ -337,8 +337,7 @@ def plan(pairs, quick, tcp=False):
         cells.append(("rx", path, 1))
         if pairs > 1:
             cells.append(("guest", path, 1))
-        if tcp:
-            cells += [(kind, path, 1) for kind in TCP]
+        cells += [(kind, path, 1) for kind in streams]
     return cells
 
 
