@@ -54,7 +54,7 @@ void VirtualExecutor::fire() {
         auto next = std::min_element(steppers_.begin(), steppers_.end(),
                                      [](const Stepper &a, const Stepper &b) { return a.at < b.at; });
         uint64_t now = board_.clock().now();
-        if (first() > now)
+        if (std::min(command_at_, next->at) > now)
             break;
         if (command_at_ <= next->at) {
             command_at_ = Alarm::never;
@@ -104,17 +104,13 @@ void VirtualExecutor::sleep(unsigned n, uint64_t now) {
     stepper.at = due == 0 ? Alarm::never : std::max({due, stepper.free_at, now + 1});
 }
 
-uint64_t VirtualExecutor::first() const {
-    uint64_t first = command_at_;
-    for (const Stepper &stepper : steppers_)
-        first = std::min(first, stepper.at);
-    return first;
-}
-
 void VirtualExecutor::set_alarm() {
     if (firing_)
         return; // fire() does, at its end
-    alarm_.set(running_ ? first() : Alarm::never);
+    uint64_t first = command_at_;
+    for (const Stepper &stepper : steppers_)
+        first = std::min(first, stepper.at);
+    alarm_.set(running_ ? first : Alarm::never);
 }
 
 } // namespace svio

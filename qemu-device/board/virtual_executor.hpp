@@ -58,7 +58,6 @@ class VirtualExecutor {
     };
     void step(unsigned core, uint64_t now);
     void sleep(unsigned core, uint64_t now);
-    uint64_t first() const;
     void set_alarm();
 
     Board &board_;

@@ -295,10 +295,9 @@ class Lab(Counting, latency.Bench):
         """With a host behind it where one is wanted; and a host is wanted where a wire is its own."""
         if not self.tcp and not any(row.on_tap for row in self.rows):
             return super()._peer()
-        try:
-            return lab_host.HostPeer(self.rows, self.peer_program)
-        except SvioError as error:
-            why = error.sentence + (f" ({error.detail.splitlines()[-1]})" if error.detail else "")
+        peer, why = lab_host.attempt(self.rows, self.peer_program)
+        if peer:
+            return peer
         self.no_tcp = why
         self.not_run.update({row.key: why for row in self.rows if row.on_tap})
         self.rows = [row for row in self.rows if not row.on_tap]

@@ -254,13 +254,19 @@ def emulated_xen(seconds, append, **options):
                append=f"xen_emul_unplug=unnecessary {append}".strip(), **options)
 
 
+def emulated_rounds(lab, rounds, seed, whats):
+    """After each round the cells so far, by the names that approaches have in that machine."""
+    cells, shuffle = [], random.Random(seed)
+    for number in range(1, rounds + 1):
+        cells += [{**cell, "approach": EMULATED_XEN_NAMES[cell["approach"]]}
+                  for cell in guest_round(lab, number, rounds, shuffle, whats)]
+        yield cells
+
+
 def measure_emulated_xen(result, writer, rounds, seconds, append=""):
     with emulated_xen(seconds, append) as lab:
         result["qemu_lines"]["xen-emulated"] = shlex.join(lab.vm.command())
-        cells, shuffle = [], random.Random(result["seed"])
-        for number in range(1, rounds + 1):
-            cells += [{**cell, "approach": EMULATED_XEN_NAMES[cell["approach"]]}
-                      for cell in guest_round(lab, number, rounds, shuffle, HEADLINES)]
+        for cells in emulated_rounds(lab, rounds, result["seed"], HEADLINES):
             fill(result, "xen-emulated", cells)
             result["not_run"].update({EMULATED_XEN_NAMES[name]: why for name, why in lab.not_run.items()})
             writer.write(result)

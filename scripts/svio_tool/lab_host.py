@@ -75,6 +75,14 @@ def mac_of(number):
     return f"02:73:76:69:6f:{number + 1:02x}"
 
 
+def attempt(rows, program=WIRE_PEER):
+    """(A HostPeer, None), or (None, why this host can have none)."""
+    try:
+        return HostPeer(rows, program), None
+    except SvioError as error:
+        return None, error.sentence + (f" ({error.detail.splitlines()[-1]})" if error.detail else "")
+
+
 class HostPeer(WirePeer):
     """The peer with a kernel behind it."""
 

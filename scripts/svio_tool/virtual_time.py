@@ -3,6 +3,7 @@
 import contextlib
 import re
 import shlex
+import statistics
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from svio_tool.vm import end_with_us
 
 SCRIPT = Path(__file__).parent / "guest" / "virtual-time"
 PEER = "10.0.2.2"
+COST_NS = 1000              # the card's own default
 MAC = "52:54:00:12:34:56"
 # Name, netdev, device, whether the plugin is needed.
 ROWS = {
@@ -44,10 +46,10 @@ def add_costs(parser, shift):
     """What an instruction of the guests', and what the board's work takes of virtual time."""
     parser.add_argument("--shift", type=int, default=shift, metavar="N",
                         help=f"an instruction takes 2^N ns, 0 to 10 (default: {shift})")
-    parser.add_argument("--poll-cost-ns", type=int, default=1000, metavar="NS",
-                        help="of a look of an on-board core (default: 1000)")
-    parser.add_argument("--message-cost-ns", type=int, default=1000, metavar="NS",
-                        help="of each message (default: 1000)")
+    parser.add_argument("--poll-cost-ns", type=int, default=COST_NS, metavar="NS",
+                        help=f"of a look of an on-board core (default: {COST_NS})")
+    parser.add_argument("--message-cost-ns", type=int, default=COST_NS, metavar="NS",
+                        help=f"of each message (default: {COST_NS})")
 
 
 LIMITS = {"count": (1, 10000), "runs": (1, 100), "shift": (0, 10), "poll_cost_ns": (1, 10**9),
@@ -148,7 +150,7 @@ def summary(text, count):
     times = sorted(float(ms) for ms in re.findall(r"time=([\d.]+) ms", text))
     if not times:
         raise SvioError("No ping was answered.", text)
-    return {"median_us": round(1000 * times[len(times) // 2], 3), "min_us": round(1000 * times[0], 3),
+    return {"median_us": round(1000 * statistics.median(times), 3), "min_us": round(1000 * times[0], 3),
             "max_us": round(1000 * times[-1], 3), "lost": count - len(times)}
 
 
@@ -157,14 +159,19 @@ def first_difference(one, other):
     return next((f"{a!r} and {b!r}" for a, b in lines if a != b), "one is longer")
 
 
+def equality(texts):
+    """{"equal", "difference"} of what all runs said."""
+    odd = next((text for text in texts if text != texts[0]), None)
+    return {"equal": odd is None, "difference": odd and first_difference(texts[0], odd)}
+
+
 def measure(row, args, folder):
     texts = []
     for number in range(args.runs):
         with ui.Progress(f"{row}, run {number + 1} of {args.runs}"):
             texts.append(run(row, args, folder))
-    odd = next((text for text in texts if text != texts[0]), None)
     return {"row": row, "name": ROWS[row][0], **summary(texts[0], args.count), "text": texts[0],
-            "equal": odd is None, "difference": odd and first_difference(texts[0], odd)}
+            **equality(texts)}
 
 
 def say(result, runs):

@@ -15,14 +15,12 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
-from svio_tool import lab_host, ui, xen_anatomy
+from svio_tool import anatomy, lab_host, ui, xen_anatomy
 from svio_tool.counting import Counting
 from svio_tool.lab import SCHEDULED, scheduled
-from svio_tool.lab_host import HostPeer
-from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, WirePeer, \
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, Row, WirePeer, \
     arm_each, board_difference, cpu_difference, parse_ping_pong, parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
 from svio_tool.ui import SvioError
@@ -43,22 +41,12 @@ FIRST_BOOT = 120            # seconds that a guest has for its first try
 NETWORK = re.compile(r"\beth\d|\bvif\d|svio")
 
 
-@dataclass
-class Wire:
-    """A pair of sockets between the machine and the peer, as WirePeer and HostPeer want it."""
-    name: str
-    index: int
-    folder: Path
-    peer_ip: str            # and no other: guests' addresses are their own
-    on_tap: bool = False
+class Wire(Row):
+    """Of the card, or of the e1000e. The peer has one address there and no other: guests' are their own."""
 
     @property
-    def ends(self):
-        return self.folder / f"{self.name}.vm", self.folder / f"{self.name}.peer"
-
-    def peer_argument(self):
-        near, far = self.ends
-        return f"{self.name},{far},{near},{self.peer_ip}"
+    def peer_ip(self):
+        return DIRECT_ADDRESS if self.wire == DIRECT else WIRE_ADDRESS
 
 
 class XenLab(Counting):
@@ -78,9 +66,9 @@ class XenLab(Counting):
         with ExitStack() as stack:
             folder = self.folder = Path(tempfile.mkdtemp(prefix="svio-xen-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            addresses = {"wire": WIRE_ADDRESS, **({DIRECT: DIRECT_ADDRESS} if self.direct else {})}
-            self.wires = {name: Wire(name, index, folder, address)
-                          for index, (name, address) in enumerate(addresses.items())}
+            self.wires = {"wire": Wire("svio-nic", "native", "wire", 1, folder, True)}
+            if self.direct:
+                self.wires[DIRECT] = Wire("e1000e", "netdev", DIRECT, 2, folder, False)
             self.peer = stack.enter_context(self._peer())
             with ui.Progress("Xen and dom0 boot"):
                 self.vm = stack.enter_context(self._machine())
@@ -96,24 +84,17 @@ class XenLab(Counting):
     def _peer(self):
         """With a host behind it for TCP."""
         wires = list(self.wires.values())
-        if self.tcp:
-            try:
-                return HostPeer(wires)
-            except SvioError as error:
-                self.no_tcp = error.sentence
-        return WirePeer(wires)
+        peer, self.no_tcp = lab_host.attempt(wires) if self.tcp else (None, None)
+        return peer or WirePeer(wires)
 
     def _machine(self):
-        near, far = self.wires["wire"].ends
-        netdevs = []
-        if self.direct:
-            netdevs = ["dgram,id=direct,local.type=unix,local.path={},remote.type=unix,remote.path={}"
-                       .format(*self.wires[DIRECT].ends)]
+        direct = self.wires.get(DIRECT)
         guests = len(self.paths) * self.pairs
-        return XenMachine(self.name, wire=f"port=dgram:{near},,{far}", netdevs=netdevs,
+        return XenMachine(self.name, wire=self.wires["wire"].wire_words(),
+                          netdevs=[direct.netdev()] if direct else [],
                           vifs=max(self.pairs, 1), card_options=CARD_OPTIONS, accel=self.accel,
                           memory=1536 + 256 * guests, guest_ports=guests,
-                          direct=DIRECT if self.direct else None,
+                          direct=f"wire-{DIRECT}" if direct else None,
                           extra=self.counting_arguments() if self.counting else [],
                           before=self.counting_before())
 
@@ -216,8 +197,8 @@ class XenLab(Counting):
 
     def round_trips(self, path, count, kind):
         guests, server = self.guests[path][:count], None
-        self.peer.ask("reset")
         if kind == "guest":
+            self.peer.ask("reset")
             other = self.guests[path][1]
             server = other.spawn(f"sockperf server -i {other.spec.address} -p {SOCKPERF_PORT}")
         try:
@@ -225,7 +206,7 @@ class XenLab(Counting):
         finally:
             if server:
                 server.kill()
-        if kind == "guest" and self.peer.ask("counters")["wires"]["wire"]["udp_echo"]:
+        if kind == "guest" and anatomy.answered(self.peer, "wire"):
             raise SvioError("The wire's peer has answered in the place of a guest")
         trips = [parse_ping_pong(text) for text in texts]
         found = {name: statistics.median(trip[name] for trip in trips)
@@ -274,7 +255,7 @@ class XenLab(Counting):
         counted = self.difference(before, self.snapshot([guest]))
         if result.rc:
             raise SvioError(f"Measuring failed in guest {guest.name}", result.out[-1000:] + result.err)
-        frames = self.peer.ask("counters")["wires"][wire.name]
+        frames = self.peer.ask("counters")["wires"][wire.wire]
         return {"kind": kind, "size": lab_host.PAYLOAD, "peer": "wire",
                 "messages": frames["tap_in"] + frames["tap_out"], **lab_host.parse(result.out), **counted}
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows of "xen bench" for a guest of QEMU's emulated Xen, where KVM has it: xen-net-device, whose backend is
 QEMU's own and not Linux's netback, beside virtio-net and a VIF in the same guest."""
-import random
 import shlex
 
 from svio_tool import lab_bench, ui
@@ -10,7 +9,7 @@ from svio_tool.demo import table
 from svio_tool.lab_bench import EMULATED_XEN_NAMES, TITLES
 from svio_tool.latency import ratio
 from svio_tool.ui import SvioError
-from svio_tool.xen_bench import spread
+from svio_tool.xen_bench import pick, spread
 
 WHATS = ("64", "tx")
 BASE = "xen-emulated-net"
@@ -21,13 +20,11 @@ NOT_RUN = "QEMU's emulated-Xen guest (xen-net-device; not Linux netback)"
 def measure(result, writer, seconds=1):
     """Into result["emulated_xen"]. The machine's failing is a reason, and no end of the bench."""
     found = result["emulated_xen"] = {"cells": []}
-    shuffle = random.Random(result["seed"])
     try:
         with lab_bench.emulated_xen(seconds, "") as lab:
             result["qemu_lines"]["xen-emulated"] = shlex.join(lab.vm.command())
-            for number in range(1, result["rounds"] + 1):
-                found["cells"] += [{**cell, "approach": EMULATED_XEN_NAMES[cell["approach"]]} for cell in
-                                   lab_bench.guest_round(lab, number, result["rounds"], shuffle, WHATS)]
+            for cells in lab_bench.emulated_rounds(lab, result["rounds"], result["seed"], WHATS):
+                found["cells"] = list(cells)
                 writer.write(result)
             result["not_run"].update({TITLES[EMULATED_XEN_NAMES[name]]: why
                                       for name, why in lab.not_run.items()})
@@ -40,11 +37,9 @@ def rows_of(cells):
     """[[what, NIC, median, range, ratio to xen-net-device, range]]"""
     rows = []
     for title, kind, name in FIGURES:
-        def of(approach):
-            return {cell["round"]: cell for cell in cells
-                    if cell["approach"] == approach and cell["kind"] == kind}
+        base = pick(cells, approach=BASE, kind=kind)
         for approach in EMULATED_XEN_NAMES.values():
-            mine, base = of(approach), of(BASE)
+            mine = pick(cells, approach=approach, kind=kind)
             if not mine:
                 continue
             compared = ratio(mine, base, name) if approach != BASE and base else None

@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import shutil
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -60,8 +59,8 @@ def check(args):
                 raise SvioError(f"--{name} is about rounds in the host's time; --virtual-time has --runs.")
         virtual_time.check(args)
         return
-    for name, default in (("count", COUNT), ("runs", RUNS), ("shift", SHIFT), ("poll_cost_ns", 1000),
-                          ("message_cost_ns", 1000)):
+    for name, default in (("count", COUNT), ("runs", RUNS), ("shift", SHIFT),
+                          ("poll_cost_ns", virtual_time.COST_NS), ("message_cost_ns", virtual_time.COST_NS)):
         if getattr(args, name) != default:
             raise SvioError(f"--{name.replace('_', '-')} goes with --virtual-time only.")
 
@@ -158,15 +157,6 @@ def parts(text):
     return dict(re.findall(r"^svio-figures-begin (\S+)\n(.*?)^svio-figures-end$", text, re.S | re.M))
 
 
-def summary(text, count):
-    """{median_us, min_us, max_us, lost} of ping's lines."""
-    times = sorted(float(ms) for ms in re.findall(r"time=([\d.]+) ms", text))
-    if not times:
-        raise SvioError("No ping was answered.", text)
-    return {"median_us": round(1000 * statistics.median(times), 3), "min_us": round(1000 * times[0], 3),
-            "max_us": round(1000 * times[-1], 3), "lost": count - len(times)}
-
-
 def card_frames(text, slot):
     """Frames that the card took from a VF, or from dom0 (slot 0), while a guest was there."""
     counts = []
@@ -193,7 +183,7 @@ def rows_of(lines, plan, count):
                 sent, seconds = parse_throughput(text)
                 row.update(per_s=sent / seconds, datagrams=sent, card_frames=card_frames(said, guest.slot))
             else:
-                row.update(summary(text, count))
+                row.update(virtual_time.summary(text, count))
             found.append(row)
     return found
 
@@ -250,13 +240,11 @@ def main(args, pairs):
         writer.write(result)        # says now that a file cannot be written
         begin = time.monotonic()
         consoles = run_all(args, plan)
-        odd = next((console for console in consoles if console != consoles[0]), None)
         lines = lines_of(consoles[0])
         rows = rows_of(lines, plan, args.count)
-        result.update(rows=rows, ratio=ratios(rows), equal=odd is None, bytes=len(consoles[0]),
+        result.update(rows=rows, ratio=ratios(rows), bytes=len(consoles[0]),
                       sha256=hashlib.sha256(consoles[0].encode()).hexdigest(),
-                      difference=odd and virtual_time.first_difference(consoles[0], odd),
-                      seconds=time.monotonic() - begin, complete=True)
+                      **virtual_time.equality(consoles), seconds=time.monotonic() - begin, complete=True)
         writer.write(result)
         check_quiet(lines)
         say(result, args.runs)

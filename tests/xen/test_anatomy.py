@@ -2,7 +2,7 @@
 """The lab's Xen machine: a small measurement, and what a round trip is made of, whatever the speed."""
 import unittest
 
-from svio_tool import setup, xen_anatomy, xen_bench
+from svio_tool import lab_host, setup, xen_anatomy, xen_bench
 
 PATHS = ("split", "vif")
 
@@ -12,7 +12,7 @@ class TestAnatomy(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        setup.ensure(["compile", "xen-image"])
+        setup.ensure(["compile", "xen-image", "packages-bench"])
         cls.lab = cls.enterClassContext(
             xen_bench.XenLab(1, name="test-xen-lab", paths=PATHS, seconds=1, counting=True, tcp=True))
 
@@ -31,8 +31,10 @@ class TestAnatomy(unittest.TestCase):
 
     def test_streams(self):
         """TCP between a guest and the host behind the wire's peer."""
-        if self.lab.no_tcp:
-            self.skipTest(self.lab.no_tcp)
+        why = lab_host.tun_missing()
+        if why:
+            self.skipTest(f"not run: {why}")
+        self.assertIsNone(self.lab.no_tcp)
         for path in PATHS:
             for kind in xen_bench.TCP:
                 cell = self.lab.cell(kind, path)
