@@ -110,10 +110,18 @@ class HostPeer(WirePeer):
                                         "setpriv", "--pdeathsig", "KILL"]
 
     @contextmanager
-    def server(self, row):
+    def servers(self, row, count):
+        """iperf3's servers for as many tests at once on this wire."""
+        with contextlib.ExitStack() as stack:
+            for number in range(count):
+                stack.enter_context(self.server(row, PORT + number))
+            yield
+
+    @contextmanager
+    def server(self, row, port=PORT):
         """iperf3's server for one test on this wire."""
         words = [*self.within(), "iperf3", "--server", "--one-off", "--forceflush", "--bind", row.peer_ip,
-                 "--port", str(PORT)]
+                 "--port", str(port)]
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True, start_new_session=True)
         try:
@@ -129,8 +137,8 @@ class HostPeer(WirePeer):
             process.communicate()
 
 
-def program(row, seconds, reverse):
-    return f"iperf3 -c {row.peer_ip} -p {PORT} -t {seconds} -J" + (" -R" if reverse else "")
+def program(row, seconds, reverse, port=PORT):
+    return f"iperf3 -c {row.peer_ip} -p {port} -t {seconds} -J" + (" -R" if reverse else "")
 
 
 def parse(text):

@@ -279,8 +279,7 @@ def plots(result):
 def guests_part(results):
     """Plots and tables over the number of guests; where nothing was measured, what to do about it."""
     parts = []
-    for heading, plots_, rows in report_guests.parts(results):
-        head = ("approach", "guests", "round trip, us", "TCP, Mbit/s", "datagrams/s")
+    for heading, plots_, head, rows in report_guests.parts(results):
         parts.append(f"<h3>{escape(heading)}</h3>{''.join(plot(*one) for one in plots_)}"
                      + table(f"Over the number of guests. {heading}", head, rows))
     if not parts:

@@ -11,11 +11,16 @@ PLOTS = (("trip", "guests-p50", "Median round trip of 64 bytes by number of gues
          ("tcp", "guests-tcp", "TCP by number of guests, all streams together", "Mbit/s",
           "TCP streams of all pairs at once, together"),
          ("rate", "guests-rate", "Datagrams of 1400 bytes by number of guests, all together",
-          "datagrams a second", "1400-byte datagrams that were received, all guests together"))
+          "datagrams a second", "1400-byte datagrams that were received, all guests together"),
+         ("into", "guests-into", "Datagrams of 1400 bytes into the guests by their number, all together",
+          "datagrams a second", "1400-byte datagrams that the guests received, all together"))
+HEADS = {"trip": "round trip, us", "tcp": "TCP, Mbit/s", "rate": "datagrams/s",
+         "into": "datagrams into the guests/s"}
 SOURCES = {"vms": "bench scaling --vms: from VM to VM, on this host",
            "xen": "xen bench: guests of the Xen machine to the peer on its wire"}
 FAMILIES = {"svio": "self-virtualizing", "xen-vif": "self-virtualizing"}    # all others are paravirtual
-KINDS = {"rtt": "trip", "tx": "rate"}       # of xen_bench's cells
+KINDS = {"rtt": "trip", "tx": "rate", "rx": "into", "tcp_tx": "tcp"}      # of xen_bench's cells
+FIGURE = {**{kind: name for kind, (name, _) in FIGURES.items()}, "into": "per_s"}
 
 
 def source_of(result):
@@ -46,7 +51,7 @@ def series(result):
             title = result["ways"][name] if source == "vms" else lab_bench.TITLES[name]
             one = found.setdefault(kind, {}).setdefault(name, {
                 "title": title, "family": FAMILIES.get(name, "paravirtual"), "points": {}})
-            one["points"].setdefault(guests, []).append(cell[FIGURES[kind][0]])
+            one["points"].setdefault(guests, []).append(cell[FIGURE[kind]])
     except (KeyError, TypeError, AttributeError) as error:
         raise SvioError(f"The cells are not those of bench scaling --vms or xen bench ({error}).") from error
     for lines in found.values():
@@ -56,8 +61,13 @@ def series(result):
     return found
 
 
+def columns(lines):
+    """{kind: head of its column}"""
+    return {kind: head for kind, head in HEADS.items() if kind != "into" or kind in lines}
+
+
 def parts(results):
-    """[(heading, [(plot, its caption)], rows of a table)] of these results."""
+    """[(heading, [(plot, its caption)], head of a table, its rows)] of these results."""
     from svio_tool import report_plots as draw
     found = []
     for result in results:
@@ -66,7 +76,8 @@ def parts(results):
         plots = [(draw.lines(lines[kind], f"{name}-{source}", title, label),
                   f"{caption}. Medians over {result['rounds']} rounds; the bar is from the smallest to the "
                   "largest.") for kind, name, title, label, caption in PLOTS if kind in lines]
-        found.append((SOURCES[source], plots, list(rows(lines))))
+        found.append((SOURCES[source], plots,
+                      ("approach", "guests", *columns(lines).values()), list(rows(lines))))
     return found
 
 
@@ -77,7 +88,7 @@ def rows(lines):
         counts = {count for found in lines.values() if name in found for count in found[name]["points"]}
         for count in sorted(counts):
             texts = []
-            for kind, *_ in PLOTS:
+            for kind in columns(lines):
                 one = lines.get(kind, {}).get(name, {"points": {}})["points"].get(count)
                 texts.append(spread_text(one, ",.0f") if one else "-")
             yield (title, str(count), *texts)
@@ -89,5 +100,5 @@ def csv_rows(results):
         for kind, found in series(result).items():
             for name, one in found.items():
                 for count, point in one["points"].items():
-                    yield (name, f"{source_of(result)}_{kind}_{count}", FIGURES[kind][0], point["value"],
+                    yield (name, f"{source_of(result)}_{kind}_{count}", FIGURE[kind], point["value"],
                            point["min"], point["max"], result["rounds"])

@@ -3,11 +3,9 @@
 QEMU's own ways to do so without privilege. Round trips and rates are measured between pairs of VMs, (1, 2),
 (3, 4) and so on, all at once; one VM alone sends to a second NIC of its own, in a namespace.
 """
-import json
 import random
 import shutil
 import socket
-import statistics
 import subprocess
 import tempfile
 import time
@@ -17,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import fleet, latency, ui
-from svio_tool.latency import CELLS_SH, GO, SOCKPERF_PORT
+from svio_tool.latency import CELLS_SH, GO, SOCKPERF_PORT, TX_SIZE
+from svio_tool.several import rates_of, streams_of, trips_of, udp_received
 from svio_tool.ui import SvioError
 from svio_tool.vm import QEMU, cpu_seconds_of, end_with_us
 
 NAME = "scaling-vms"
 MEMORY = 320                # MiB of each VM: the held programs need some
 SELF = 201                  # the number of VM 1's second NIC
-RTT_SIZE, TX_SIZE = 64, 1400
+RTT_SIZE = 64
 KINDS = ("trip", "tcp", "rate")     # round trips, a TCP stream, datagrams as fast as the sender can
 PATIENCE = 30
 
@@ -300,49 +299,6 @@ class Lab:
 
     def problems(self):
         return [f"VM {vm.number}: {line}" for vm in self.fleet.vms for line in vm.kernel_problems()]
-
-
-def udp_received(text):
-    """Datagrams that programs have read, of /proc/net/snmp."""
-    names, values = (line.split()[1:] for line in text.splitlines() if line.startswith("Udp: "))
-    return int(dict(zip(names, values))["InDatagrams"])
-
-
-def trips_of(texts):
-    """Medians over the pairs, and each pair's own."""
-    each = [latency.parse_ping_pong(text) for text in texts]
-    return {**{name: statistics.median(one[name] for one in each) for name in ("p50_us", "p90_us", "p99_us")},
-            "samples": sum(one["samples"] for one in each), "dropped": sum(one["dropped"] for one in each),
-            "pairs": each}
-
-
-def rates_of(texts, received):
-    """The sum over the pairs, of what programs received while theirs sent."""
-    each = []
-    for text, count in zip(texts, received):
-        sent, seconds = latency.parse_throughput(text)
-        each.append({"sent": sent, "received": count, "seconds": seconds, "per_s": count / seconds})
-    total = sum(one["per_s"] for one in each)
-    if not total:
-        raise SvioError("Nothing was received", "\n".join(texts)[-2000:])
-    return {"per_s": total, "mbit_per_s": latency.mbit_per_s(total, TX_SIZE),
-            "sent": sum(one["sent"] for one in each), "received": sum(received), "pairs": each}
-
-
-def streams_of(texts):
-    """The sum over the pairs, of what the receivers' iperf3 read."""
-    each = []
-    for text in texts:
-        try:
-            end = json.loads(text)["end"]
-            each.append({"stream_mbit_per_s": end["sum_received"]["bits_per_second"] / 1e6,
-                         "retransmits": end["sum_sent"]["retransmits"]})
-        except (ValueError, KeyError):
-            raise SvioError("iperf3 in the guest did not measure", text.strip()[-2000:]) from None
-    total = sum(one["stream_mbit_per_s"] for one in each)
-    if not total:
-        raise SvioError("Nothing was received by TCP", "\n".join(texts)[-2000:])
-    return {"stream_mbit_per_s": total, "retransmits": sum(one["retransmits"] for one in each), "pairs": each}
 
 
 def measure(lab, rounds, seed, on_round):

@@ -263,40 +263,40 @@ def _measure(result, writer, demo):
 NAMES = {"split": "netfront, netback", "vif": "VIF"}
 
 
+TITLES = {("rtt", "wire"): "round trip to the wire, us", ("tx", "wire"): "datagrams sent per second",
+          ("rx", "wire"): "datagrams received per second",
+          ("tcp_tx", "wire"): "TCP out of the guests, Mbit/s",
+          ("tcp_rx", "wire"): "TCP into the guests, Mbit/s",
+          ("rtt", "guest"): "round trip from guest to guest, us",
+          ("tx", "guest"): "datagrams from guest to guest per second",
+          ("tcp_tx", "guest"): "TCP from guest to guest, Mbit/s", ("idle", "none"): "nothing"}
+
+
 def figure_table(result):
     cells, ratios = result["cells"], result["ratio"]
-    counts = sorted({cell["guests"] for cell in cells if cell["kind"] == "rtt"})
     rows = []
-    for what, kind, peer in (("round trip to the wire, us", "rtt", "wire"),
-                             ("round trip from guest to guest, us", "rtt", "guest"),
-                             ("datagrams sent per second", "tx", "wire"),
-                             ("datagrams received per second", "rx", "wire"),
-                             ("TCP out of the guest, Mbit/s", "tcp_tx", "wire"),
-                             ("TCP into the guest, Mbit/s", "tcp_rx", "wire")):
-        for count in counts:
-            for path in xen_bench.PATHS:
-                name = {"rtt": "p50_us", "tx": "per_s", "rx": "per_s"}.get(kind, "stream_mbit_per_s")
-                found = xen_bench.summary(cells, path, name, kind=kind, peer=peer, guests=count)
-                if not found:
-                    continue
-                key = {"rtt": f"p50_{count}" if peer == "wire" else "p50_guest",
-                       "tx": f"tx_{count}"}.get(kind, kind)
-                p99 = xen_bench.summary(cells, path, "p99_us", kind=kind, peer=peer, guests=count) \
-                    if kind == "rtt" else None
-                rows.append([what, NAMES[path], str(count), *both(found, ",.0f"),
-                             f"{p99['value']:,.0f}" if p99 else "",
-                             *(both(ratios.get(key), ".2f") if path == "vif" else ["1", ""])])
+    for kind, peer, count in xen_bench.measured(cells):
+        wanted = {"kind": kind, "peer": peer, "guests": count}
+        for path in xen_bench.PATHS:
+            found = xen_bench.summary(cells, path, xen_bench.FIGURES[kind], **wanted)
+            p99 = xen_bench.summary(cells, path, "p99_us", **wanted) if kind == "rtt" else None
+            ratio = ratios.get(xen_bench.ratio_key(kind, peer, count))
+            rows.append([TITLES[kind, peer], NAMES[path], str(count), *both(found, ",.0f"),
+                         f"{p99['value']:,.0f}" if p99 else "",
+                         *(both(ratio, ".2f") if path == "vif" else ["1", ""])])
     ui.say("\nMedians over the rounds, single rounds beside them; 64-byte round trips (p50), 1400-byte "
-           "datagrams")
+           "datagrams.\nOf several guests at a time latency is their median, and rates are the sum")
     table(["", "path", "guests", "median", "single rounds", "p99", "ratio", "single rounds"], rows)
 
 
 def cost_table(result):
     cells = result["cells"]
     rows = []
-    for kind, text in (("rtt", "round trip"), ("tx", "datagram sent"), ("rx", "datagram received")):
+    for kind, peer, text in (("rtt", "wire", "round trip"), ("tx", "wire", "datagram sent"),
+                             ("rx", "wire", "datagram received"), ("rtt", "guest", "from guest to guest"),
+                             ("tx", "guest", "datagram to a guest")):
         for path in xen_bench.PATHS:
-            one = xen_bench.per_message(cells, path, kind, guests=1, peer="wire")
+            one = xen_bench.per_message(cells, path, kind, guests=1, peer=peer)
             if one:
                 rows.append([text, NAMES[path]]
                             + [f"{one[name]:.0f}" for name in ("guest_us", "dom0_us")]
@@ -310,21 +310,20 @@ def cost_table(result):
         ui.say("\nWhat Xen did for a round trip, all domains, by its own trace (xentrace), less what it does "
                "for a\nprogram to which nobody answers")
         table(["path", *xen_anatomy.COLUMNS.values()], rows)
-    shares = [(name, xen_bench.dom0_share(cells, path, kind)) for name, path, kind in
-              (("nothing", "none", "idle"), ("round trips, split", "split", "rtt"),
-               ("round trips, VIF", "vif", "rtt"), ("sending, split", "split", "tx"),
-               ("sending, VIF", "vif", "tx"))]
-    ui.say("  dom0's CPU seconds in one measurement of "
-           f"{result['window_s']} s (what asks for the figures included): "
-           + ", ".join(f"{name} {spread_text(found, '.1f')}" for name, found in shares if found))
+    ui.say(f"\nCPU seconds in one measurement of {result['window_s']} s (receiving datagrams: of "
+           f"{xen_bench.FLOOD_SECONDS} s) by Xen's account, what asks for\nthe figures included")
+    table(["", "path", "guests", "dom0", "single rounds", "guests", "single rounds"],
+          [[TITLES[kind, peer].split(",")[0].removesuffix(" per second"), NAMES.get(path, ""),
+            str(count or ""), *both(dom0, ".1f"), *both(guests, ".1f")]
+           for (kind, peer, count), path, dom0, guests in xen_bench.cpu_shares(cells)])
 
 
 def reading(result):
     facts, ratios = result["host"], result["ratio"]
     accel = "TCG, which emulates the CPU and so Xen, dom0 and the guests" if facts["accel"] == "tcg" \
         else facts["accel"].upper()
-    stream = f", and its TCP is {spread_text(ratios['tcp_tx'], '.1f')} times as fast" if "tcp_tx" in ratios \
-        else ""
+    stream = f", and its TCP is {spread_text(ratios['tcp_tx_1'], '.1f')} times as fast" \
+        if "tcp_tx_1" in ratios else ""
     parts = [f"How to read this: on {facts['cores']} cores with {accel}, a round trip through the VIF takes "
              f"{spread_text(ratios['p50_1'], '.2f')} of one through Xen's split driver, and the guest sends "
              f"{ratios['tx_1']['value']:.2f} times as many datagrams ({ratios['tx_1']['min']:.2f}.."

@@ -6,7 +6,8 @@ shuffled order. The wire is a native port of the card, and svio-wire-peer is at 
 netfront's frames pass netback, dom0's bridge and the card's PF on their way to it. If it is asked for, one
 more guest has a whole emulated NIC (QEMU's e1000e, passed through), on a wire of its own to the same peer.
 Round trips are whole ones, in microseconds, of sockperf; TCP is iperf3's, whose server is in a network
-namespace behind the peer; CPU seconds are Xen's own, in tenths as xl says them.
+namespace behind the peer, or in the other guest; CPU seconds are Xen's own, in tenths as xl says them. Of
+several guests at once latencies are the median over the guests, and rates their sum.
 """
 import random
 import re
@@ -17,12 +18,13 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from svio_tool import anatomy, lab_host, ui, xen_anatomy
+from svio_tool import lab_host, ui, xen_anatomy
 from svio_tool.counting import Counting
 from svio_tool.lab import SCHEDULED, scheduled
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, Row, WirePeer, \
-    arm_each, board_difference, cpu_difference, parse_ping_pong, parse_throughput, ratio, tx_rate
+    arm_each, board_difference, cpu_difference, parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
+from svio_tool.several import rates_of, streams_of, trips_of, udp_received
 from svio_tool.ui import SvioError
 from svio_tool.xen_machine import DIRECT_ADDRESS, DIRECT_BDF, PF_BUS, WIRE_ADDRESS, Guest, XenMachine, \
     virtual_function
@@ -31,7 +33,11 @@ PATHS = ("split", "vif")
 DIRECT = "direct"
 KIND = {"split": "netfront", "vif": "vif", DIRECT: "direct"}
 WIRE = {DIRECT: DIRECT}      # of the peer; all others share one
-TCP = ("tcp_tx", "tcp_rx")
+TCP = ("tcp_tx", "tcp_rx")   # out of the guests, and into them
+COUNTS = (1, 2, 4)           # of guests at a time
+# From guest to guest: what is measured is the same as to the wire.
+BETWEEN = {"guest": "rtt", "guest_tx": "tx", "guest_tcp": "tcp_tx"}
+SERVE = f"sockperf server -p {SOCKPERF_PORT} >/dev/null 2>&1 </dev/null & iperf3 -s -D"
 SECONDS = 3
 # A guest of Xen that is emulated takes longer than the default budget from one message to the next, and then
 # each of its messages would ring the doorbell. Xen's own path gains as much: its frames pass the PF.
@@ -123,6 +129,8 @@ class XenLab(Counting):
                       f"ip neigh change {address} dev eth0 nud permanent && ip neigh show {address} | "
                       "grep PERMANENT")
             guest.run("mkdir -p /tmp/cells")
+            if self.pairs > 1:
+                guest.run(SERVE)        # to other guests; nothing of it runs while nobody asks
             guest.put("/tmp/cells.sh", CELLS_SH.encode())
             self.guests.setdefault(path, []).append(guest)
 
@@ -154,17 +162,30 @@ class XenLab(Counting):
         return f"sockperf ping-pong -i {target} -p {port} -t {self.seconds} -m {size} --full-rtt " \
                f"{self.trips_limit()}"
 
+    def conversations(self, path, count):
+        """[(guest that asks, guest that answers)]: neighbours, and of them first those that have not got
+        both to do."""
+        guests = self.guests[path]
+        order = [*range(0, len(guests), 2), *range(1, len(guests), 2)]
+        return [(guests[number], guests[number ^ 1]) for number in order[:count]]
+
     def programs(self, kind, path, count):
         """[(guest, what it runs)] for a measurement, which needs not have any."""
-        guests = self.guests.get(path, ())[:count]
         if kind == "guest":
-            return [(guests[0], self.trips_program(self.guests[path][1].spec.address))]
+            return [(guest, self.trips_program(other.spec.address))
+                    for guest, other in self.conversations(path, count)]
+        if kind == "guest_tx":
+            return [(guest, self.sending_program(other.spec.address, SOCKPERF_PORT))
+                    for guest, other in self.conversations(path, count)]
+        guests = self.guests.get(path, ())[:count]
         if kind == "rtt":
             return [(guest, self.trips_program(guest.spec.wire_address)) for guest in guests]
         if kind == "tx":
-            return [(guest, f"sockperf throughput -i {guest.spec.wire_address} -p {DISCARD_PORT} "
-                     f"-t {self.seconds} -m {TX_SIZE}") for guest in guests]
+            return [(guest, self.sending_program(guest.spec.wire_address, DISCARD_PORT)) for guest in guests]
         return []
+
+    def sending_program(self, target, port):
+        return f"sockperf throughput -i {target} -p {port} -t {self.seconds} -m {TX_SIZE}"
 
     def hold(self, cells):
         """Start what these measurements [(kind, path, guests)] run, up to where sockperf begins: run()."""
@@ -181,7 +202,10 @@ class XenLab(Counting):
     def run(self, guests, name, wait=time.sleep):
         """The held programs of this name, at the same time: [their output]. wait(seconds) is called for the
         window itself, while they measure."""
-        started = [guest.spawn(GO.format(name=name)) for guest in guests]
+        return self.run_at_once(guests, [GO.format(name=name)] * len(guests), wait)
+
+    def run_at_once(self, guests, programs, wait=time.sleep):
+        started = [guest.spawn(program) for guest, program in zip(guests, programs)]
         wait(self.seconds)          # questions to a guest go through dom0, and would disturb it
         results = [process.wait(60) for process in started]
         for guest, result in zip(guests, results):
@@ -189,75 +213,80 @@ class XenLab(Counting):
                 raise SvioError(f"Measuring failed in guest {guest.name}", result.out[-1000:] + result.err)
         return [result.out for result in results]
 
-    def measure(self, guests, name):
-        """The same, and what was counted meanwhile."""
+    def measure(self, guests, run):
+        """What run() gives, and what was counted meanwhile of these guests."""
+        self.peer.ask("reset")
         before = self.snapshot(guests)
-        texts = self.run(guests, name)
-        return texts, self.difference(before, self.snapshot(guests))
+        found = run()
+        return found, self.difference(before, self.snapshot(guests))
 
-    def round_trips(self, path, count, kind):
-        guests, server = self.guests[path][:count], None
-        if kind == "guest":
-            self.peer.ask("reset")
-            other = self.guests[path][1]
-            server = other.spawn(f"sockperf server -i {other.spec.address} -p {SOCKPERF_PORT}")
-        try:
-            texts, counted = self.measure(guests, kind + str(count))
-        finally:
-            if server:
-                server.kill()
-        if kind == "guest" and anatomy.answered(self.peer, "wire"):
-            raise SvioError("The wire's peer has answered in the place of a guest")
-        trips = [parse_ping_pong(text) for text in texts]
-        found = {name: statistics.median(trip[name] for trip in trips)
-                 for name in ("p50_us", "p90_us", "p99_us")}
-        return {"kind": "rtt", "size": 64, "peer": "guest" if kind == "guest" else "wire", **found,
-                "messages": sum(trip["samples"] for trip in trips),
-                "dropped": sum(trip["dropped"] for trip in trips), **counted}
+    def round_trips(self, path, count):
+        guests = self.guests[path][:count]
+        texts, counted = self.measure(guests, lambda: self.run(guests, f"rtt{count}"))
+        return {**trips(texts), "peer": "wire", **counted}
 
     def sending(self, path, count):
-        self.peer.ask("reset")
-        texts, counted = self.measure(self.guests[path][:count], f"tx{count}")
+        guests = self.guests[path][:count]
+        texts, counted = self.measure(guests, lambda: self.run(guests, f"tx{count}"))
         sent = [parse_throughput(text) for text in texts]
         sink = self.peer.ask("counters")["wires"][WIRE.get(path, "wire")]["sink"]
         rate = tx_rate(sink, sum(one[0] for one in sent), max(one[1] for one in sent))
         return {"kind": "tx", "size": TX_SIZE, "peer": "wire", "messages": rate["datagrams"], **rate,
                 **counted}
 
-    def receiving(self, path):
-        """The peer sends as fast as the wire takes frames, to one guest."""
-        guest = self.guests[path][0]
-        before = self.snapshot([guest])
+    def receiving(self, path, count):
+        """The peer sends as fast as the wire takes frames, to each guest in turn."""
+        guests, wire = self.guests[path][:count], WIRE.get(path, "wire")
+        before = self.snapshot(guests)
         begin = time.monotonic()
-        wire = WIRE.get(path, "wire")
-        self.peer.ask(f"flood {wire} {guest.spec.mac} {guest.spec.address} {TX_SIZE}")
         try:
+            for guest in guests:
+                self.peer.ask(f"flood {wire} {guest.spec.mac} {guest.spec.address} {TX_SIZE}")
             time.sleep(FLOOD_SECONDS)
         finally:
             self.peer.ask(f"flood {wire} off")
         seconds = time.monotonic() - begin
-        after = self.snapshot([guest])
-        frames = after["received"][guest.name] - before["received"][guest.name]
-        if not frames:
-            raise SvioError(f"Nothing of the flood came to guest {guest.name}")
-        return {"kind": "rx", "size": TX_SIZE, "peer": "wire", "per_s": frames / seconds, "messages": frames,
-                "seconds": seconds, **self.difference(before, after)}
+        after = self.snapshot(guests)
+        each = [after["received"][guest.name] - before["received"][guest.name] for guest in guests]
+        for guest, frames in zip(guests, each):
+            if not frames:
+                raise SvioError(f"Nothing of the flood came to guest {guest.name}")
+        return {"kind": "rx", "size": TX_SIZE, "peer": "wire", "per_s": sum(each) / seconds,
+                "messages": sum(each), "each": each, "seconds": seconds, **self.difference(before, after)}
 
-    def stream(self, path, kind):
-        """TCP out of a guest, or into it."""
-        guest, wire = self.guests[path][0], self.wires[WIRE.get(path, "wire")]
-        self.peer.ask("reset")
-        before = self.snapshot([guest])
-        with self.peer.server(wire):
-            process = guest.spawn(lab_host.program(wire, self.seconds, kind == "tcp_rx"))
-            time.sleep(self.seconds)
-            result = process.wait(60)
-        counted = self.difference(before, self.snapshot([guest]))
-        if result.rc:
-            raise SvioError(f"Measuring failed in guest {guest.name}", result.out[-1000:] + result.err)
+    def streams(self, path, count, kind):
+        """TCP out of the guests, or into them."""
+        guests, wire = self.guests[path][:count], self.wires[WIRE.get(path, "wire")]
+        programs = [lab_host.program(wire, self.seconds, kind == "tcp_rx", lab_host.PORT + number)
+                    for number in range(count)]
+        with self.peer.servers(wire, count):
+            texts, counted = self.measure(guests, lambda: self.run_at_once(guests, programs))
         frames = self.peer.ask("counters")["wires"][wire.wire]
         return {"kind": kind, "size": lab_host.PAYLOAD, "peer": "wire",
-                "messages": frames["tap_in"] + frames["tap_out"], **lab_host.parse(result.out), **counted}
+                "messages": frames["tap_in"] + frames["tap_out"], **streams_of(texts), **counted}
+
+    def between(self, kind, path, count):
+        """From guest to guest."""
+        asking, answering = zip(*self.conversations(path, count))
+        guests = [guest for guest in self.guests[path] if guest in {*asking, *answering}]
+        if kind == "guest_tcp":
+            texts, counted = self.measure(guests, lambda: self.run_at_once(asking, [
+                f"iperf3 -c {other.spec.address} -t {self.seconds} -J" for other in answering]))
+            found = {"kind": BETWEEN[kind], "size": lab_host.PAYLOAD, **streams_of(texts)}
+            found["messages"] = round(found["stream_mbit_per_s"] * 1e6 * self.seconds / 8 / lab_host.PAYLOAD)
+        elif kind == "guest_tx":
+            read = [udp_received(guest.get("/proc/net/snmp").decode()) for guest in answering]
+            texts, counted = self.measure(guests, lambda: self.run(asking, kind + str(count)))
+            read = [udp_received(guest.get("/proc/net/snmp").decode()) - old
+                    for guest, old in zip(answering, read)]
+            found = {"kind": BETWEEN[kind], "size": TX_SIZE, "messages": sum(read), **rates_of(texts, read)}
+        else:
+            texts, counted = self.measure(guests, lambda: self.run(asking, kind + str(count)))
+            found = trips(texts)
+        wire = self.peer.ask("counters")["wires"]["wire"]
+        if wire["udp_echo"] or wire["sink"]["datagrams"]:
+            raise SvioError("The wire's peer has answered in the place of a guest")
+        return {**found, "peer": "guest", **counted}
 
     def idle(self):
         """Nothing is sent; the same questions are asked."""
@@ -271,20 +300,23 @@ class XenLab(Counting):
         """One measurement; its programs are held."""
         if kind == "idle":
             found = self.idle()
-        elif kind == "rx":
-            found = self.receiving(path)
+        elif kind in BETWEEN:
+            found = self.between(kind, path, count)
         elif kind in TCP:
-            found = self.stream(path, kind)
-        elif kind == "tx":
-            found = self.sending(path, count)
+            found = self.streams(path, count, kind)
         else:
-            found = self.round_trips(path, count, kind)
+            found = {"rtt": self.round_trips, "tx": self.sending, "rx": self.receiving}[kind](path, count)
         return {"path": path, "guests": count, **found}
 
     def one(self, kind, path, count=1):
         """A measurement by itself."""
         self.hold([(kind, path, count)])
         return self.cell(kind, path, count)
+
+
+def trips(texts):
+    found = trips_of(texts)
+    return {"kind": "rtt", "size": 64, "messages": found["samples"], **found}
 
 
 def network_events(text):
@@ -310,16 +342,12 @@ def received(text):
 
 def plan(pairs, quick, streams=()):
     """[(kind, path, guests)] of one round. One guest of a kind can only talk to the wire."""
-    counts = [1] if quick else [count for count in (1, 2, 4) if count <= pairs]
-    cells = [("idle", "none", 0)]
-    for path in PATHS:
-        for count in counts:
-            cells += [("rtt", path, count), ("tx", path, count)]
-        cells.append(("rx", path, 1))
-        if pairs > 1:
-            cells.append(("guest", path, 1))
-        cells += [(kind, path, 1) for kind in streams]
-    return cells
+    counts = COUNTS[:1] if quick else [count for count in COUNTS if count <= pairs]
+    kinds = ["rtt", "tx", "rx", *streams]
+    if pairs > 1:
+        kinds += BETWEEN
+    return [("idle", "none", 0), *((kind, path, count) for path in PATHS for kind in kinds
+                                   for count in counts)]
 
 
 def measure(lab, cells, rounds, seed, on_round=lambda cells: None):
@@ -341,8 +369,9 @@ def measure(lab, cells, rounds, seed, on_round=lambda cells: None):
     return done
 
 
-WORDS = {"rtt": "round trips to the wire,", "guest": "round trips from guest to guest,", "tx": "sending,",
-         "rx": "receiving,", "idle": "idle", "tcp_tx": "TCP out of", "tcp_rx": "TCP into"}
+WORDS = {"rtt": "round trips to the wire,", "tx": "sending,", "rx": "receiving,", "idle": "idle",
+         "tcp_tx": "TCP out of", "tcp_rx": "TCP into", "guest": "round trips from guest to guest,",
+         "guest_tx": "datagrams from guest to guest,", "guest_tcp": "TCP from guest to guest,"}
 
 
 # --- figures -------------------------------------------------------------------------------------
@@ -358,16 +387,30 @@ def compare(cells, name, **wanted):
     return ratio(vif, split, name)
 
 
+# {kind of cell: its figure}
+FIGURES = {"rtt": "p50_us", "tx": "per_s", "rx": "per_s", **dict.fromkeys(TCP, "stream_mbit_per_s")}
+
+
+def measured(cells):
+    """[(kind, peer, guests)], in the order of FIGURES."""
+    found = {(cell["kind"], cell["peer"], cell["guests"]) for cell in cells if cell["kind"] in FIGURES}
+    order = list(FIGURES)
+    return sorted(found, key=lambda one: (one[1] == "guest", order.index(one[0]), one[2]))
+
+
+def ratio_key(kind, peer, count, name=None):
+    """Of ratios(): "p50_1", "tx_2", "tcp_rx_4"; "p50_guest_1" and so on from guest to guest."""
+    name = name or ("p50" if kind == "rtt" else kind)
+    return f"{name}_{'guest_' if peer == 'guest' else ''}{count}"
+
+
 def ratios(cells):
     found = {}
-    for count in sorted({cell["guests"] for cell in cells if cell["kind"] == "rtt"}):
-        found[f"p50_{count}"] = compare(cells, "p50_us", kind="rtt", peer="wire", guests=count)
-        found[f"p99_{count}"] = compare(cells, "p99_us", kind="rtt", peer="wire", guests=count)
-        found[f"tx_{count}"] = compare(cells, "per_s", kind="tx", guests=count)
-    found["p50_guest"] = compare(cells, "p50_us", kind="rtt", peer="guest")
-    found["rx"] = compare(cells, "per_s", kind="rx")
-    for kind in TCP:
-        found[kind] = compare(cells, "stream_mbit_per_s", kind=kind)
+    for kind, peer, count in measured(cells):
+        wanted = {"kind": kind, "peer": peer, "guests": count}
+        found[ratio_key(kind, peer, count)] = compare(cells, FIGURES[kind], **wanted)
+        if kind == "rtt":
+            found[ratio_key(kind, peer, count, "p99")] = compare(cells, "p99_us", **wanted)
     return {name: value for name, value in found.items() if value}
 
 
@@ -380,9 +423,8 @@ def per_message(cells, path, kind, **wanted):
     found = {"dom0_us": [], "guest_us": [], "events": [], "device": []}
     for cell in pick(cells, path=path, kind=kind, **wanted).values():
         messages = cell["messages"]
-        names = [name for name in cell["cpu_s"] if name.startswith(path)]
         found["dom0_us"].append(cell["cpu_s"]["dom0"] * 1e6 / messages)
-        found["guest_us"].append(sum(cell["cpu_s"][name] for name in names) * 1e6 / messages)
+        found["guest_us"].append(guests_cpu(cell) * 1e6 / messages)
         for what in ("event", "device"):
             total = sum(value for counts in cell["interrupts"].values() for name, value in counts.items()
                         if name.startswith(what))
@@ -390,7 +432,18 @@ def per_message(cells, path, kind, **wanted):
     return {name: statistics.median(values) for name, values in found.items() if values}
 
 
-def dom0_share(cells, path, kind):
-    """CPU seconds of dom0 in a measurement: median with the smallest and the largest."""
-    return spread(cell["cpu_s"]["dom0"] for cell in cells if cell["kind"] == kind and cell["path"] == path
-                  and cell["guests"] <= 1 and cell["peer"] != "guest")
+def cpu_shares(cells):
+    """[((kind, peer, guests), path, dom0's CPU seconds in one measurement, its guests')]: medians with the
+    smallest and the largest, by Xen's account; the guests' are those of the path, all of them."""
+    found = []
+    for kind, peer, count in [("idle", "none", 0), *measured(cells)]:
+        for path in ("none", *PATHS):
+            rounds = pick(cells, kind=kind, peer=peer, guests=count, path=path).values()
+            if rounds:
+                found.append(((kind, peer, count), path, spread(cell["cpu_s"]["dom0"] for cell in rounds),
+                              spread(guests_cpu(cell) for cell in rounds)))
+    return found
+
+
+def guests_cpu(cell):
+    return sum(value for name, value in cell["cpu_s"].items() if name.startswith(cell["path"]))

@@ -35,7 +35,8 @@ std::uint16_t ip_checksum(const std::vector<std::uint8_t> &frame) noexcept {
 } // namespace
 
 Flood::Flood(const FloodOptions &options, const Mac &from, const Ipv4 &from_ip, std::uint64_t now_ns)
-    : frame_(kPayload + options.payload), rate_(options.rate), begin_ns_(now_ns) {
+    : frame_(kPayload + options.payload), mac_(options.mac), ip_(options.ip), rate_(options.rate),
+      begin_ns_(now_ns) {
     std::ranges::copy(options.mac, frame_.begin());
     std::ranges::copy(from, frame_.begin() + 6);
     store(frame_, 12, 0x0800, 2);

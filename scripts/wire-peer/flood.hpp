@@ -28,6 +28,9 @@ class Flood {
 
     Flood(const FloodOptions &options, const Mac &from, const Ipv4 &from_ip, std::uint64_t now_ns);
 
+    bool goes_to(const FloodOptions &options) const noexcept {
+        return mac_ == options.mac && ip_ == options.ip;
+    }
     bool unlimited() const noexcept { return rate_ == 0; }
     std::uint64_t tick_ns() const noexcept;
     // With a rate: what is to be sent now. Each frame is told once.
@@ -39,6 +42,8 @@ class Flood {
 
   private:
     std::vector<std::uint8_t> frame_;
+    Mac mac_;
+    Ipv4 ip_;
     std::uint64_t rate_;
     std::uint64_t begin_ns_;
     std::uint64_t told_ = 0;

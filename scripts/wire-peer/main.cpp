@@ -73,8 +73,9 @@ Commands come on standard input, one in a line; each is answered with one line o
     reset       set the counters to zero
     flood NAME MAC IP BYTES [RATE]
                 send datagrams of BYTES bytes to port 9 of this host on the wire NAME, RATE in a second
-                or as many as the wire takes
+                or as many as the wire takes. Hosts on the same wire can be flooded at once, and take turns
     flood NAME off
+                end that, to all of them
     quit        end
 )";
 
@@ -438,7 +439,7 @@ std::string Program::flood(const std::string &command) {
         return "flood wants NAME MAC IP BYTES [RATE], or NAME off, and the name of a wire";
     }
     if (words.size() == 3 && words[2] == "off") {
-        (*found)->stop_flood();
+        (*found)->stop_floods();
     } else {
         FloodOptions options;
         const auto payload = words.size() > 4 ? parse_number(words[4]) : std::nullopt;
@@ -449,7 +450,9 @@ std::string Program::flood(const std::string &command) {
         }
         options.payload = *payload;
         options.rate = *rate;
-        (*found)->start_flood(options);
+        if (!(*found)->start_flood(options)) {
+            return "flood: a wire has at most 64";
+        }
     }
     set_timer();
     watch_more(static_cast<std::size_t>(found - wires_.begin()));

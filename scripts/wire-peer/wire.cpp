@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "wire.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -17,6 +18,7 @@ constexpr std::size_t kFrameMax = 65536 + 28; // with what may come before it, s
 constexpr std::size_t kWaitingMax = 64;
 // Between two looks at what arrived: few, so that a flood does not delay answers.
 constexpr unsigned kFloodBatch = 8;
+constexpr std::size_t kFloodsMax = 64;
 
 } // namespace
 
@@ -121,28 +123,59 @@ void Wire::send(std::span<const std::uint8_t> frame) {
     }
 }
 
-void Wire::start_flood(const FloodOptions &options) {
-    flood_.emplace(options, options_.mac, options_.ip.address, monotonic_ns());
+bool Wire::start_flood(const FloodOptions &options) {
+    std::erase_if(floods_, [&](const Flood &flood) { return flood.goes_to(options); });
+    if (floods_.size() >= kFloodsMax) {
+        return false;
+    }
+    floods_.emplace_back(options, options_.mac, options_.ip.address, monotonic_ns());
+    return true;
 }
 
-void Wire::tick() noexcept {
-    if (!flood_) {
-        return;
-    }
-    const auto due = flood_->due(monotonic_ns());
-    counters_.flood_missed += due.late;
-    for (std::uint64_t left = due.frames; left; --left) {
-        const auto done = waiting_.empty() ? put(flood_->frame()) : Put::Full;
-        if (done == Put::Absent || done == Put::Failed) {
-            return stop_flood();
+std::uint64_t Wire::tick_ns() const noexcept {
+    std::uint64_t shortest = 0;
+    for (const auto &flood : floods_) {
+        if (const auto ns = flood.tick_ns(); ns && (!shortest || ns < shortest)) {
+            shortest = ns;
         }
-        if (done == Put::Full) {
+    }
+    return shortest;
+}
+
+bool Wire::put_flood(Flood &flood) noexcept {
+    const auto done = put(flood.frame());
+    if (done == Put::Full) {
+        return false;
+    }
+    if (done == Put::Absent || done == Put::Failed) {
+        stop_floods();
+        return false;
+    }
+    ++(done == Put::Lost ? counters_.flood_missed : counters_.flood_sent);
+    flood.next();
+    return true;
+}
+
+void Wire::tick(Flood &flood, std::uint64_t now_ns) noexcept {
+    const auto due = flood.due(now_ns);
+    counters_.flood_missed += due.late;
+    for (auto left = due.frames; left; --left) {
+        if (!waiting_.empty() || !put_flood(flood)) {
             counters_.flood_missed += left;
             return;
         }
-        ++(done == Put::Lost ? counters_.flood_missed : counters_.flood_sent);
-        flood_->next();
     }
+}
+
+void Wire::tick() noexcept {
+    const auto now = monotonic_ns();
+    for (std::size_t i = 0; i < floods_.size(); ++i) { // they may end meanwhile
+        tick(floods_[i], now);
+    }
+}
+
+bool Wire::waits() const noexcept {
+    return !waiting_.empty() || std::ranges::any_of(floods_, &Flood::unlimited);
 }
 
 void Wire::writable() noexcept {
@@ -151,16 +184,15 @@ void Wire::writable() noexcept {
             return;
         }
     }
-    for (unsigned i = 0; flood_ && flood_->unlimited() && i < kFloodBatch; ++i) {
-        const auto done = put(flood_->frame());
-        if (done == Put::Full) {
+    for (unsigned i = 0; i < kFloodBatch && waits(); ++turn_) {
+        auto &flood = floods_[turn_ % floods_.size()];
+        if (!flood.unlimited()) {
+            continue;
+        }
+        if (!put_flood(flood)) {
             return;
         }
-        if (done == Put::Absent || done == Put::Failed) {
-            return stop_flood();
-        }
-        ++(done == Put::Lost ? counters_.flood_missed : counters_.flood_sent);
-        flood_->next();
+        ++i;
     }
 }
 

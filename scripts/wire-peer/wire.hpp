@@ -9,7 +9,6 @@
 
 #include <deque>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,30 +48,35 @@ class Wire {
     bool takes_from_tap() const noexcept { return tap_ && waiting_.empty(); }
     void serve_tap();
 
-    // Sends to one NIC until it is told to stop, or nobody is bound to the other end.
-    void start_flood(const FloodOptions &options);
-    void stop_flood() noexcept { flood_.reset(); }
+    // Sends to this NIC until it is told to stop, or nobody is bound to the other end. NICs that share the wire
+    // can be flooded at once, and take turns at it; one that is already has its flood anew. False: too many.
+    bool start_flood(const FloodOptions &options);
+    void stop_floods() noexcept { floods_.clear(); }
     // How often tick() wants to be called; 0: not at all.
-    std::uint64_t tick_ns() const noexcept { return flood_ ? flood_->tick_ns() : 0; }
+    std::uint64_t tick_ns() const noexcept;
     void tick() noexcept;
 
     // Is there something that waits for room on the wire? Then writable() is to be called when there is.
-    bool waits() const noexcept { return !waiting_.empty() || (flood_ && flood_->unlimited()); }
+    bool waits() const noexcept;
     void writable() noexcept;
 
   private:
     struct Batch;
     void send(std::span<const std::uint8_t> frame);
     Put put(std::span<const std::uint8_t> frame) noexcept;
+    // The next frame of a flood. False: there is no room for it, or all floods have ended.
+    bool put_flood(Flood &flood) noexcept;
+    void tick(Flood &flood, std::uint64_t now_ns) noexcept;
 
     WireOptions options_;
     Responder responder_;
     Counters counters_;
     std::unique_ptr<Batch> batch_;
     std::unique_ptr<Link> link_;
-    std::optional<Flood> flood_;
+    std::vector<Flood> floods_;
+    std::size_t turn_ = 0; // whose it is of the floods that have no rate
     std::unique_ptr<Tap> tap_;
-    // Answers that found the wire full, as any host has a queue before its NIC. They go before the flood.
+    // Answers that found the wire full, as any host has a queue before its NIC. They go before the floods.
     std::deque<std::vector<std::uint8_t>> waiting_;
 };
 

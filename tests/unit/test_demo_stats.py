@@ -286,6 +286,38 @@ class Peer(unittest.TestCase):
         self.assertEqual((self.counters()["flood_sent"], self.counters()["flood_missed"]), (sent, 0))
         self.check_udp(self.ask(good), b"abc")
 
+    def test_floods_of_one_wire_take_turns(self):
+        """Each has its own address and numbers; one that is started again begins again."""
+        macs = [GUEST_MAC[:5] + bytes([n]) for n in (1, 2, 3)]
+        for words in ([(mac, f"10.9.0.{n}", "64") for n, mac in enumerate(macs, 1)]
+                      + [(macs[1], "10.9.0.2", "100")]):
+            self.assertEqual(self.peer.ask(f"flood w {words[0].hex(':')} {words[1]} {words[2]}"),
+                             {"ok": True})
+        frames, numbers = [], {mac: [] for mac in macs}
+        while min(map(len, numbers.values())) < 1000 or len(frames[-1]) != 142:
+            frames.append(self.socket.recv(65536))
+            numbers[frames[-1][:6]].append(struct.unpack("!Q", frames[-1][42:50])[0])
+            self.assertEqual(frames[-1][30:34], bytes([10, 9, 0, frames[-1][5]]))
+        self.assertEqual(numbers[macs[0]], list(range(len(numbers[macs[0]]))))
+        again = [number for frame, number in zip((one for one in frames if one[:6] == macs[1]),
+                                                 numbers[macs[1]]) if len(frame) == 142]
+        self.assertEqual(again, list(range(len(again))))
+        # All three run from the first frame of the last one on.
+        turns = [frame[:6] for frame in frames[next(n for n, one in enumerate(frames) if len(one) == 142):]]
+        self.assertLessEqual(max(map(turns.count, macs)) - min(map(turns.count, macs)), 1)
+        self.assertEqual(self.peer.ask("flood w off"), {"ok": True})
+        sent = self.counters()["flood_sent"]
+        while len(frames) < sent:
+            frames.append(self.socket.recv(65536))
+        self.assertEqual(self.counters()["flood_sent"], sent)
+
+    def test_a_wire_has_a_limit_of_floods(self):
+        answers = [self.peer.ask(f"flood w {GUEST_MAC.hex(':')} 10.9.1.{n} 64 1") for n in range(65)]
+        self.assertEqual(answers[:64], [{"ok": True}] * 64)
+        self.assertIn("at most 64", answers[64]["error"])
+        self.assertEqual(self.peer.ask(f"flood w {GUEST_MAC.hex(':')} 10.9.1.7 64 1"), {"ok": True})
+        self.assertEqual(self.peer.ask("flood w off"), {"ok": True})
+
     def test_flood_with_a_rate(self):
         begin = time.monotonic()
         self.assertEqual(self.flood("100 1000"), {"ok": True})

@@ -18,6 +18,9 @@ XEN = {"rounds": 1, "pairs": 2, "cells": [
     {"round": 1, "kind": "rtt", "path": "vif", "peer": "wire", "guests": 2, "p50_us": 200.0},
     {"round": 1, "kind": "guest", "path": "vif", "peer": "guest", "guests": 1, "p50_us": 1.0},
     {"round": 1, "kind": "tx", "path": "vif", "peer": "wire", "guests": 2, "per_s": 5000.0},
+    {"round": 1, "kind": "tx", "path": "vif", "peer": "guest", "guests": 2, "per_s": 1.0},
+    {"round": 1, "kind": "rx", "path": "vif", "peer": "wire", "guests": 2, "per_s": 7000.0},
+    {"round": 1, "kind": "tcp_tx", "path": "vif", "peer": "wire", "guests": 2, "stream_mbit_per_s": 90.0},
     {"round": 1, "kind": "idle", "path": "none", "peer": "none", "guests": 0}]}
 
 
@@ -36,7 +39,12 @@ class Guests(unittest.TestCase):
         found = report_guests.series(XEN)
         self.assertEqual({(kind, name): list(one["points"]) for kind, lines in found.items()
                           for name, one in lines.items()},
-                         {("trip", "xen-split"): [1], ("trip", "xen-vif"): [2], ("rate", "xen-vif"): [2]})
+                         {("trip", "xen-split"): [1], ("trip", "xen-vif"): [2], ("rate", "xen-vif"): [2],
+                          ("into", "xen-vif"): [2], ("tcp", "xen-vif"): [2]})
+        self.assertEqual(list(report_guests.columns(found)), ["trip", "tcp", "rate", "into"])
+        self.assertEqual(list(report_guests.rows(found))[1][1:],
+                         ("2", "200 (200..200)", "90 (90..90)", "5,000 (5,000..5,000)",
+                          "7,000 (7,000..7,000)"))
         self.assertEqual(next(report_guests.csv_rows([XEN])),
                          ("xen-split", "xen_trip_1", "p50_us", 900.0, 900.0, 900.0, 1))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from svio_tool import bench, scaling, vms_bench, vms_lab  # noqa: E402 (the path comes first)
+from svio_tool import bench, scaling, vms_bench, several, vms_lab  # noqa: E402 (the path comes first)
 from svio_tool import scaling_stats as stats  # noqa: E402
 from svio_tool.management import ManagementSocket  # noqa: E402
 from svio_tool.ui import SvioError  # noqa: E402
@@ -246,21 +246,21 @@ class VmToVm(unittest.TestCase):
         self.assertEqual(vms_lab.pairs(8), [(1, 2), (3, 4), (5, 6), (7, 8)])
 
     def test_what_programs_said(self):
-        found = vms_lab.trips_of([SOCKPERF.format(n=10, p50=100, p99=900),
+        found = several.trips_of([SOCKPERF.format(n=10, p50=100, p99=900),
                                   SOCKPERF.format(n=6, p50=200, p99=300)])
         self.assertEqual((found["p50_us"], found["p99_us"], found["samples"]), (150, 600, 16))
-        self.assertEqual(vms_lab.udp_received(SNMP), 4711)
+        self.assertEqual(several.udp_received(SNMP), 4711)
         sent = ["sockperf: Total of 900 messages sent in 2.000 sec", "Total of 400 messages sent in 1.0 sec"]
-        found = vms_lab.rates_of(sent, [800, 300])
+        found = several.rates_of(sent, [800, 300])
         self.assertEqual((found["per_s"], found["sent"], found["received"]), (700, 1300, 1100))
         self.assertAlmostEqual(found["mbit_per_s"], 700 * 1442 * 8 / 1e6)
         with self.assertRaisesRegex(SvioError, "Nothing was received"):
-            vms_lab.rates_of(sent, [0, 0])
+            several.rates_of(sent, [0, 0])
         end = {"end": {"sum_received": {"bits_per_second": 5e6}, "sum_sent": {"retransmits": 2}}}
-        found = vms_lab.streams_of([json.dumps(end)] * 2)
+        found = several.streams_of([json.dumps(end)] * 2)
         self.assertEqual((found["stream_mbit_per_s"], found["retransmits"]), (10, 4))
-        with self.assertRaisesRegex(SvioError, "iperf3 in the guest did not measure"):
-            vms_lab.streams_of(['{"error": "unable to connect"}'])
+        with self.assertRaisesRegex(SvioError, "iperf3 in the guest: unable to connect"):
+            several.streams_of(['{"error": "unable to connect"}'])
 
     def test_ratios_are_to_the_best_of_the_same_round(self):
         trips = {"svio": (50, 80), "mcast": (100, 200), "stream-hub": (200, 100), "dgram": (40, 40)}
