@@ -17,7 +17,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from svio_tool.latency import GO, HEADERS
+from svio_tool.latency import HEADERS, go_words
 from svio_tool.ui import SvioError
 
 ACCESSES = ("memory_region_ops_read", "memory_region_ops_write")
@@ -334,7 +334,7 @@ def _counted_until_it_stalls(lab, row, found):
     end = time.monotonic() + lab.seconds + QUIET * LOOK
     tracing = Tracing(lab)
     with tracing:
-        process = lab.vm.spawn(GO.format(name=f"{row.wire}-64"))
+        process = lab.vm.spawn(go_words(f"{row.wire}-64"))
         while time.monotonic() < end and quiet < QUIET:
             time.sleep(LOOK)
             messages = answered(lab.peer, row.wire)

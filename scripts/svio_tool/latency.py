@@ -85,9 +85,13 @@ clean() {
 """
 
 PAUSE = 2.1                 # seconds: sockperf's own sleep is over
-# As the go of CELLS_SH, but nothing else runs in the guests: with more of them than CPUs that delays those
-# who have begun.
-GO = "cd /tmp/cells && kill -CONT $(cat {name}.pid) && read -r rc <{name}.done; cat {name}.out; exit $rc"
+
+
+def go_words(name, first=""):
+    """As the go of CELLS_SH, but nothing else runs in the guest: with more of them than CPUs that delays
+    those who have begun. `first` is run before, and nothing is started between it and the program."""
+    return f"cd /tmp/cells && read -r pid <{name}.pid || exit 1; {first}kill -CONT $pid && " \
+        f"read -r rc <{name}.done; cat {name}.out; exit $rc"
 
 
 @dataclass(frozen=True)

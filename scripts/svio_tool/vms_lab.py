@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svio_tool import fleet, latency, ui
-from svio_tool.latency import CELLS_SH, GO, SOCKPERF_PORT, TX_SIZE
+from svio_tool.latency import CELLS_SH, SOCKPERF_PORT, TX_SIZE
 from svio_tool.several import rates_of, streams_of, trips_of, udp_received
 from svio_tool.ui import SvioError
 from svio_tool.vm import QEMU, cpu_seconds_of, end_with_us
@@ -264,7 +264,7 @@ class Lab:
         before = self._counted(both)
         spawned = [self.fleet.vm(source).spawn(
             f"iperf3 -J -c {way.ip(target)} -t {self.settings.seconds} --connect-timeout 5000"
-            if kind == "tcp" else GO.format(name=f"{kind}-{count}")) for source, target in both]
+            if kind == "tcp" else latency.go_words(f"{kind}-{count}")) for source, target in both]
         time.sleep(self.settings.seconds)       # questions to the guests would disturb it
         results = [process.wait(self.settings.seconds + 60) for process in spawned]
         time.sleep(0.1)                         # what is on its way yet

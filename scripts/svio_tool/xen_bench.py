@@ -16,13 +16,14 @@ import statistics
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from svio_tool import lab_host, ui, xen_anatomy
 from svio_tool.counting import Counting
 from svio_tool.lab import SCHEDULED, scheduled
-from svio_tool.latency import CELLS_SH, DISCARD_PORT, GO, SOCKPERF_PORT, TX_SIZE, Row, WirePeer, \
-    arm_each, board_difference, cpu_difference, parse_throughput, ratio, tx_rate
+from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, TX_SIZE, Row, WirePeer, \
+    arm_each, board_difference, cpu_difference, go_words, parse_throughput, ratio, tx_rate
 from svio_tool.scaling_stats import spread
 from svio_tool.several import rates_of, streams_of, trips_of, udp_received
 from svio_tool.ui import SvioError
@@ -37,6 +38,10 @@ TCP = ("tcp_tx", "tcp_rx")   # out of the guests, and into them
 COUNTS = (1, 2, 4)           # of guests at a time
 # From guest to guest: what is measured is the same as to the wire.
 BETWEEN = {"guest": "rtt", "guest_tx": "tx", "guest_tcp": "tcp_tx"}
+# Until the guest has been up for so many hundredths of a second; a later start is not delayed.
+AWAIT_SH = "read -r up _ </proc/uptime; left=$(({at} - ${{up%.*}}${{up#*.}})); " \
+    "[ $left -le 0 ] || sleep $(printf %d.%02d $((left / 100)) $((left % 100))); "
+LEAD = 0.3                  # seconds, for each guest
 SERVE = f"sockperf server -p {SOCKPERF_PORT} >/dev/null 2>&1 </dev/null & iperf3 -s -D"
 SECONDS = 3
 # A guest of Xen that is emulated takes longer than the default budget from one message to the next, and then
@@ -202,10 +207,20 @@ class XenLab(Counting):
     def run(self, guests, name, wait=time.sleep):
         """The held programs of this name, at the same time: [their output]. wait(seconds) is called for the
         window itself, while they measure."""
-        return self.run_at_once(guests, [GO.format(name=name)] * len(guests), wait)
+        return self.run_at_once(guests, [partial(go_words, name)] * len(guests), wait)
 
     def run_at_once(self, guests, programs, wait=time.sleep):
-        started = [guest.spawn(program) for guest, program in zip(guests, programs)]
+        """[output] of what each of programs(words to run before) says. To start one takes a while: of several
+        guests each waits for the same moment, or the first would be alone for a part of its window, and delay
+        the others' start."""
+        firsts, lead = [""] * len(guests), 0
+        if len(guests) > 1:
+            lead = LEAD * len(guests)
+            begin = time.monotonic() + lead
+            firsts = [AWAIT_SH.format(at=round(100 * (begin + ahead_of_host(guest)))) for guest in guests]
+        started = [guest.spawn(program(first)) for guest, program, first in zip(guests, programs, firsts)]
+        if lead:
+            time.sleep(max(0, begin - time.monotonic()))
         wait(self.seconds)          # questions to a guest go through dom0, and would disturb it
         results = [process.wait(60) for process in started]
         for guest, result in zip(guests, results):
@@ -257,7 +272,7 @@ class XenLab(Counting):
     def streams(self, path, count, kind):
         """TCP out of the guests, or into them."""
         guests, wire = self.guests[path][:count], self.wires[WIRE.get(path, "wire")]
-        programs = [lab_host.program(wire, self.seconds, kind == "tcp_rx", lab_host.PORT + number)
+        programs = [after(lab_host.program(wire, self.seconds, kind == "tcp_rx", lab_host.PORT + number))
                     for number in range(count)]
         with self.peer.servers(wire, count):
             texts, counted = self.measure(guests, lambda: self.run_at_once(guests, programs))
@@ -271,7 +286,7 @@ class XenLab(Counting):
         guests = [guest for guest in self.guests[path] if guest in {*asking, *answering}]
         if kind == "guest_tcp":
             texts, counted = self.measure(guests, lambda: self.run_at_once(asking, [
-                f"iperf3 -c {other.spec.address} -t {self.seconds} -J" for other in answering]))
+                after(f"iperf3 -c {other.spec.address} -t {self.seconds} -J") for other in answering]))
             found = {"kind": BETWEEN[kind], "size": lab_host.PAYLOAD, **streams_of(texts)}
             found["messages"] = round(found["stream_mbit_per_s"] * 1e6 * self.seconds / 8 / lab_host.PAYLOAD)
         elif kind == "guest_tx":
@@ -312,6 +327,18 @@ class XenLab(Counting):
         """A measurement by itself."""
         self.hold([(kind, path, count)])
         return self.cell(kind, path, count)
+
+
+def after(program):
+    """Of what is to run first: that, and then the program."""
+    return lambda first: first + program
+
+
+def ahead_of_host(guest):
+    """Seconds by which the guest has been up for longer than this host's monotonic clock says."""
+    before = time.monotonic()
+    up = float(guest.get("/proc/uptime").split()[0])
+    return up - (before + time.monotonic()) / 2
 
 
 def trips(texts):

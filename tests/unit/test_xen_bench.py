@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What "xen bench" measures of how many guests at a time, and its arithmetic, without a machine."""
 import json
+import subprocess
 import sys
+import time
 import unittest
 import unittest.mock
 from contextlib import contextmanager
@@ -34,7 +36,7 @@ class FakeGuest:
         if path == "/proc/net/snmp":
             self.read += 100 * self.spec.index
             return f"Udp: InDatagrams NoPorts\nUdp: {self.read} 9\n".encode()
-        return b""
+        return f"{time.monotonic() + 100:.2f} 3.00\n".encode()         # /proc/uptime
 
 
 class FakePeer:
@@ -66,6 +68,11 @@ class FakeLab(xen_bench.XenLab):
 
     def difference(self, before, after):
         return {}
+
+    @staticmethod
+    def ran(guest):
+        """What the guest ran, without what it waited for."""
+        return [program.rsplit("; ", 1)[-1] for program in guest.ran]
 
 
 SENT = "sockperf: Total of 900 messages sent in 2.000 sec"
@@ -119,9 +126,38 @@ class AtOnce(unittest.TestCase):
             cell = lab.cell(kind, "split", 2)
             self.assertEqual((cell["stream_mbit_per_s"], cell["retransmits"], cell["messages"]), (10, 4, 70))
             self.assertEqual(lab.peer.ports, 2)
-            self.assertEqual([one.ran for one in lab.guests["split"]],
+            self.assertEqual([lab.ran(guest) for guest in lab.guests["split"]],
                              [[f"iperf3 -c 10.88.0.1 -p {lab_host.PORT + n} -t 0 -J" + " -R" * reverse]
                               for n in (0, 1)] + [[], []])
+
+    def test_all_begin_at_the_same_time(self):
+        """The moment is told by each guest's own clock. One guest alone has nobody to wait for."""
+        lab = FakeLab(2, SENT)
+        lab.run(lab.guests["split"][:1], "tx1")
+        program, = lab.guests["split"][0].ran
+        self.assertNotIn("/proc/uptime", program)
+        lab.guests["split"][0].ran.clear()
+        begin = time.monotonic()
+        lab.run(lab.guests["split"], "tx2")
+        self.assertGreaterEqual(time.monotonic() - begin, 2 * xen_bench.LEAD)
+        for guest in lab.guests["split"]:
+            program, = guest.ran
+            read, at, go = program.index("read -r pid <tx2.pid"), program.index("left=$(("), \
+                program.index("kill -CONT $pid")
+            self.assertTrue(read < at < go, program)
+            hundredths = int(program[at + len("left=$(("):].split()[0])
+            self.assertAlmostEqual(hundredths / 100, begin + 100 + 2 * xen_bench.LEAD, delta=1)
+
+    def test_the_wait(self):
+        """As the guest's shell has it: it ends at the moment, and at once where that has passed."""
+        def up():
+            return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        for ahead in (0.37, 1.02):
+            at = round(100 * (up() + ahead))
+            subprocess.run(["sh", "-c", xen_bench.AWAIT_SH.format(at=at)], check=True, timeout=60)
+            self.assertGreaterEqual(round(100 * up()), at)
+        subprocess.run(["sh", "-ec", xen_bench.AWAIT_SH.format(at=round(100 * up()) - 500)
+                        + '[ "$left" -lt 0 ]'], check=True, timeout=60)
 
     def test_between_guests(self):
         cell = FakeLab(4, SENT).cell("guest_tx", "split", 2)
@@ -132,7 +168,7 @@ class AtOnce(unittest.TestCase):
         lab = FakeLab(4, STREAM)
         cell = lab.cell("guest_tcp", "split", 4)
         self.assertEqual((cell["kind"], cell["peer"], cell["stream_mbit_per_s"]), ("tcp_tx", "guest", 20))
-        self.assertEqual([one.ran for one in lab.guests["split"]],
+        self.assertEqual([lab.ran(guest) for guest in lab.guests["split"]],
                          [[f"iperf3 -c 10.88.0.1{n} -t 0 -J"] for n in (2, 1, 4, 3)])
         for lab.peer.answered, lab.peer.taken in ((1, 0), (0, 1)):
             with self.assertRaisesRegex(SvioError, "in the place of a guest"):

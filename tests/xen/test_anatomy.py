@@ -14,7 +14,7 @@ class TestAnatomy(unittest.TestCase):
     def setUpClass(cls):
         setup.ensure(["compile", "xen-image", "packages-bench"])
         cls.lab = cls.enterClassContext(
-            xen_bench.XenLab(1, name="test-xen-lab", paths=PATHS, seconds=1, counting=True, tcp=True))
+            xen_bench.XenLab(2, name="test-xen-lab", paths=PATHS, seconds=1, counting=True, tcp=True))
 
     def test_measurements(self):
         self.lab.hold([(kind, path, 1) for path in PATHS for kind in ("rtt", "tx")])
@@ -42,6 +42,31 @@ class TestAnatomy(unittest.TestCase):
                 # Not less than the frames of that stream have passed the wire.
                 self.assertGreater(cell["messages"] * cell["size"] * 8,
                                    cell["stream_mbit_per_s"] * 1e6 * self.lab.seconds / 2)
+
+    def test_two_at_a_time(self):
+        """Of each path: both guests are flooded, have streams of their own, and talk to each other."""
+        why = lab_host.tun_missing()
+        if why:
+            self.skipTest(f"not run: {why}")
+        kinds = ("rtt", "tx", "rx", *xen_bench.TCP, *xen_bench.BETWEEN)
+        self.lab.hold([(kind, path, 2) for path in PATHS for kind in kinds])
+        for path in PATHS:
+            cells = {kind: self.lab.cell(kind, path, 2) for kind in kinds}
+            self.assertGreater(min(cells["rx"]["each"]), 0)
+            self.assertEqual(sum(cells["rx"]["each"]), cells["rx"]["messages"])
+            for kind in set(kinds) - {"tx", "rx"}:
+                self.assertEqual(len(cells[kind]["pairs"]), 2)
+            for kind in ("rtt", "guest"):
+                self.assertEqual(cells[kind]["dropped"], 0)
+                self.assertGreater(min(one["samples"] for one in cells[kind]["pairs"]), 0)
+            for kind in (*xen_bench.TCP, "guest_tcp"):
+                self.assertGreater(min(one["stream_mbit_per_s"] for one in cells[kind]["pairs"]), 0)
+            for one in cells["guest_tx"]["pairs"]:
+                self.assertTrue(0 < one["received"] <= one["sent"], one)
+            # Round trips of both: each guest's own device has told of them.
+            for guest in self.lab.guests[path]:
+                self.assertGreater(sum(cells["guest"]["interrupts"][guest.name].values()), 0)
+                self.assertGreater(cells["guest"]["cpu_s"][guest.name], 0)
 
     def test_the_wire_has_no_address_of_a_guest(self):
         """Who asks for a guest's address has an answer of that guest, and not of the peer."""
