@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "bench": every approach side by side (lab_bench.py). "bench scaling": what many VIFs cost, how
-fairly they share, and whether one disturbs another."""
+fairly they share, and whether one disturbs another. "bench features": see features.py."""
 import argparse
 import contextlib
 import random
@@ -8,8 +8,9 @@ import shlex
 import textwrap
 import time
 
-from svio_tool import lab_bench, paths, scaling, scaling_stats, setup, ui, vms_bench
-from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
+from svio_tool import features, lab_bench, paths, scaling, scaling_stats, setup, ui, vms_bench
+from svio_tool.demo import Noise, Writer, both, figures, host_facts, noise_text, range_text, rounds_of, \
+    say_done, spread_text, table, value_text
 from svio_tool.scaling import Lab, Settings
 from svio_tool.ui import SvioError
 
@@ -27,13 +28,16 @@ def add_arguments(parser):
            parser.add_argument("--report", metavar="DIR", help="write the report there, as svio report does"),
            parser.add_argument("--no-xen", action="store_true", help="without Xen's machine")]
     parser.set_defaults(lab_only=[one.dest for one in lab])
-    kinds = parser.add_subparsers(dest="bench", metavar="scaling")
+    kinds = parser.add_subparsers(dest="bench", metavar="scaling|features")
     line = "rate over 1 to 32 VIFs, fairness, isolation, and the latency from VIF to VIF (--vms: VM to VM)"
     verb = kinds.add_parser("scaling", help=line, description=line[0].upper() + line[1:] + ".")
     # What is said before "scaling" counts as well.
     _common(verb, argparse.SUPPRESS, ROUNDS, QUICK_ROUNDS)
     verb.add_argument("--vms", action="store_true",
                       help="in place of it: 1 to 8 VMs on one svio-board, beside QEMU's own ways to join VMs")
+    line = "what offloads (segmentation, checksums) and queue pairs bring to TCP, of the same VIF"
+    verb = kinds.add_parser("features", help=line, description=line[0].upper() + line[1:] + ".")
+    _common(verb, argparse.SUPPRESS, features.ROUNDS, features.QUICK_ROUNDS)
 
 
 def _common(parser, default, rounds, quick):
@@ -104,26 +108,10 @@ def measure(settings, result, writer):
 
 # --- the tables ----------------------------------------------------------------------------------
 
-def _range(found, form):
-    return f"{found['min']:{form}}..{found['max']:{form}}" if found else "-"
-
-
-def _value(found, form):
-    return f"{found['value']:{form}}" if found else "-"
-
-
-def both(found, form):
-    return [_value(found, form), _range(found, form)]
-
-
-def spread_text(found, form):
-    return "{} ({})".format(*both(found, form))
-
-
 def rate_table(result):
     ui.say(f"\n1. {result['flows']} flows of {result['size']}-byte datagrams from one guest, which arrive at "
            "the peer, medians over the rounds")
-    rows = [[str(vifs), f"{found['per_s']['value']:,.0f}", _range(found["per_s"], ",.0f"),
+    rows = [[str(vifs), f"{found['per_s']['value']:,.0f}", range_text(found["per_s"], ",.0f"),
              f"{found['mbit_per_s']['value']:,.0f}", *both(found["ratio"], ".2f")]
             for vifs, found in result["total_rate"].items()]
     table(["VIFs", "per second", "single rounds", "Mbit/s", "ratio to 1 VIF", "single rounds"], rows)
@@ -154,8 +142,9 @@ def trip_table(result):
     rows = []
     for load, names in words.items():
         one = loads[load]
-        rows.append([*names, *(_value(one[name], ".1f") for name in ("p50_us", "p90_us", "p99_us")),
-                     _range(one["p99_us"], ".1f"), _value(one["dropped"], ".0f"), _flood(result, load)])
+        rows.append([*names, *(value_text(one[name], ".1f") for name in ("p50_us", "p90_us", "p99_us")),
+                     range_text(one["p99_us"], ".1f"), value_text(one["dropped"], ".0f"),
+                     _flood(result, load)])
     table(["", "", "p50", "p90", "p99", "p99 of single rounds", "lost", "flood/s, taken"], rows)
     for name, text in ((TRIP_PAIRS[0][0], "flooded VIF beside it, to flooded board beside it"),
                        ("vifs_64", "two VIFs to virtio-net on a hub, 64 B"),
@@ -225,9 +214,11 @@ def main(args):
         return lab_bench.main(args)
     for name in args.lab_only:
         if getattr(args, name):
-            raise SvioError(f"--{name.replace('_', '-')} is for bench alone, not for bench scaling.")
-    setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
+            raise SvioError(f"--{name.replace('_', '-')} is for bench alone, not for bench {args.bench}.")
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
+    if args.bench == "features":
+        return features.run(args, rounds_of(args, features.ROUNDS, features.QUICK_ROUNDS), seed)
+    setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
     rounds = rounds_of(args, ROUNDS, QUICK_ROUNDS)
     if args.vms:
         return vms_bench.run(args, rounds, seed)

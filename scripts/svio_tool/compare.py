@@ -9,12 +9,14 @@ import sys
 from svio_tool import lab_stats, ui
 from svio_tool.bench import TRIP_PAIRS
 from svio_tool.demo import figures, table
+from svio_tool.features import SETTINGS
 from svio_tool.latency import BASELINE
 from svio_tool.stats import write_json
 from svio_tool.ui import SvioError
 
 # What tells one cell of a round from another; figures of cells, and whether more is better.
-IDENTITY = ("kind", "approach", "nic", "port", "path", "peer", "guests", "way", "vms", "vifs", "load", "size")
+IDENTITY = ("kind", "feature", "setting", "wire", "approach", "nic", "port", "path", "peer", "guests", "way",
+            "vms", "vifs", "load", "size")
 FIGURES = {"p50_us": False, "p99_us": False, "per_s": True, "stream_mbit_per_s": True}
 # Of the machine: results are of the same kind of host when these agree.
 HOST_FACTS = ("cores", "cpu", "accel", "qemu", "guest_kernel", "xen")
@@ -22,11 +24,13 @@ SURE = 0.95
 TOLERANCE = 10  # per cent
 
 EPILOG = """\
-Both files are of the same measurement: demo, bench, bench scaling or xen demo|bench, each with --json.
+Both files are of the same measurement, each with --json: demo, bench, bench scaling, bench features or
+xen demo|bench.
 
 By default each figure is first divided by that of the alternative it stands beside, in the same round
-(virtio-net, Xen's split driver, one VIF, the load without its flood, a hub of QEMU's), since a host's speed
-is another every hour; --absolute compares the figures themselves, and needs the same quiet host.
+(virtio-net, Xen's split driver, one VIF, the load without its flood, a hub of QEMU's, offloads turned off),
+since a host's speed is another every hour; --absolute compares the figures themselves, and needs the same
+quiet host.
 The figures are geometric means over the rounds, and the interval is Welch's for the ratio of two of them
 (95 %, Student's t of the logarithms): honest for few rounds, where it is wide. Of one round there is none,
 and nothing is decided. Many figures are looked at, and of twenty without a difference one would lie outside
@@ -95,7 +99,9 @@ def identity(cell):
 def base_of(cell, cells):
     """Identity of the cell that this one stands beside in its round; None if there is none."""
     other = dict(identity(cell))
-    if "approach" in cell:
+    if "setting" in cell:
+        other["setting"] = SETTINGS.get(cell["feature"], [cell["setting"]])[0]
+    elif "approach" in cell:
         other["approach"] = lab_stats.base_of(cell["approach"])
     elif "nic" in cell:
         other["nic"], other["port"] = BASELINE

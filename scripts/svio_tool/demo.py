@@ -151,6 +151,23 @@ def table(head, rows):
         ui.say("  " + "  ".join(cells).rstrip())
 
 
+# Of {"value", "min", "max"}, or None.
+def range_text(found, form):
+    return f"{found['min']:{form}}..{found['max']:{form}}" if found else "-"
+
+
+def value_text(found, form):
+    return f"{found['value']:{form}}" if found else "-"
+
+
+def both(found, form):
+    return [value_text(found, form), range_text(found, form)]
+
+
+def spread_text(found, form):
+    return "{} ({})".format(*both(found, form))
+
+
 def _ratio_text(value):
     return [f"{value['value']:.2f}", f"{value['min']:.2f}..{value['max']:.2f}"] if value else ["1", ""]
 

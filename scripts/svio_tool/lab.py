@@ -268,6 +268,8 @@ def stage_difference(before, after):
 class Lab(Counting, latency.Bench):
     """The VM with a NIC for each row that works here; `not_run` has the reason for each of the others."""
 
+    smp, streams = 1, 1         # vCPUs, and TCP streams at once
+
     def __init__(self, names=NAMES, seconds=1, kernel="6.12", name="bench", append="", counting=False,
                  tcp=False, accel=None):
         super().__init__(kernel=kernel, seconds=seconds, name=name)
@@ -287,8 +289,8 @@ class Lab(Counting, latency.Bench):
 
     def _vm(self):
         return Vm(self.name, nics=[device for row in self.rows for device in row.devices()],
-                  netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel, smp=1,
-                  memory=1024, accel=self.accel, append=f"tsc=reliable {self.append}".strip(),
+                  netdevs=[row.netdev() for row in self.rows if row.netdev()], kernel=self.kernel,
+                  smp=self.smp, memory=1024, accel=self.accel, append=f"tsc=reliable {self.append}".strip(),
                   extra=self.counting_arguments(), before=self._before())
 
     def _peer(self):
@@ -393,7 +395,8 @@ class Lab(Counting, latency.Bench):
         if what == "packets":
             process = self.vm.spawn(PKTGEN_GO_SH.format(seconds=self.seconds))
         elif what in TCP:
-            process = self.vm.spawn(lab_host.program(row, self.seconds, what == "tcp-rx"))
+            process = self.vm.spawn(lab_host.program(row, self.seconds, what == "tcp-rx",
+                                                     streams=self.streams))
         elif what != "rx":
             process = self.vm.spawn(f"cd /tmp/cells; . /tmp/cells.sh; go {row.wire}-{what}")
         begin = time.monotonic()

@@ -137,8 +137,9 @@ class HostPeer(WirePeer):
             process.communicate()
 
 
-def program(row, seconds, reverse, port=PORT):
-    return f"iperf3 -c {row.peer_ip} -p {port} -t {seconds} -J" + (" -R" if reverse else "")
+def program(row, seconds, reverse, port=PORT, streams=1):
+    return f"iperf3 -c {row.peer_ip} -p {port} -t {seconds} -J" + (" -R" if reverse else "") \
+        + (f" -P {streams}" if streams > 1 else "")
 
 
 def parse(text):

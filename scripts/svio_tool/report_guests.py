@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The part of the report that is about the number of guests: of "bench scaling --vms" and "xen bench"."""
 from svio_tool import lab_bench, scaling_stats, xen_bench
-from svio_tool.bench import spread_text
+from svio_tool.demo import spread_text
 from svio_tool.vms_bench import FIGURES
 from svio_tool.ui import SvioError
 

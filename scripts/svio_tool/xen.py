@@ -11,8 +11,8 @@ import tomllib
 
 from svio_tool import kernels, kvm, setup, terminal, ui, xen_anatomy, xen_bench, xen_emulated, xen_image, \
     xen_virtual
-from svio_tool.bench import both, spread_text
-from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, rounds_of, say_done, table
+from svio_tool.demo import Noise, Writer, both, figures, host_facts, noise_text, rounds_of, say_done, \
+    spread_text, table
 from svio_tool.paths import RUN, shown
 from svio_tool.ui import SvioError
 from svio_tool.xen_bench import XenLab

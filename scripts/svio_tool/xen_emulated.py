@@ -4,8 +4,7 @@ QEMU's own and not Linux's netback, beside virtio-net and a VIF in the same gues
 import shlex
 
 from svio_tool import lab_bench, ui
-from svio_tool.bench import both
-from svio_tool.demo import table
+from svio_tool.demo import both, table
 from svio_tool.lab_bench import EMULATED_XEN_NAMES, TITLES
 from svio_tool.latency import ratio
 from svio_tool.ui import SvioError
