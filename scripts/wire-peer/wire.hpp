@@ -48,8 +48,9 @@ class Wire {
     bool takes_from_tap() const noexcept { return tap_ && waiting_.empty(); }
     void serve_tap();
 
-    // Sends to this NIC until it is told to stop, or nobody is bound to the other end. NICs that share the wire
-    // can be flooded at once, and take turns at it; one that is already has its flood anew. False: too many.
+    // Sends to this NIC until it is told to stop, or nobody is bound to the other end. NICs that share the
+    // wire can be flooded at once, and take turns at it; one that is already has its flood anew. False: too
+    // many.
     bool start_flood(const FloodOptions &options);
     void stop_floods() noexcept { floods_.clear(); }
     // How often tick() wants to be called; 0: not at all.
