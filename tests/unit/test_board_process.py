@@ -527,6 +527,7 @@ class TestDeaths(ProcessTest):
         """kill -9 in the middle of its traffic, again and again; the other machines lose nothing."""
         self.start("--cores", "2")
         receiver, pair = self.running(0), [self.running(2), self.running(3)]
+
         def descriptors():
             return len(os.listdir(f"/proc/{self.board.process.pid}/fd"))
         before = descriptors()
