@@ -101,7 +101,11 @@ static void svio_restore_mac(struct svio_priv *priv)
 		svio_take_mac(priv, netdev->perm_addr);
 }
 
-/* What the device has forgotten in a reset. */
+/*
+ * What the device has forgotten in a reset, but for the receive mode: before its
+ * registration a net device has no lock for its addresses, and when it is opened
+ * the stack tells the mode.
+ */
 int svio_restore(struct svio_priv *priv)
 {
 	struct net_device *netdev = priv->netdev;
@@ -114,10 +118,7 @@ int svio_restore(struct svio_priv *priv)
 	if (err)
 		return err;
 	err = svio_mbox_set_mtu(priv, netdev->mtu);
-	if (err && err != -EOPNOTSUPP)
-		return err;
-	svio_apply_rx_mode(priv);
-	return 0;
+	return err == -EOPNOTSUPP ? 0 : err;
 }
 
 /* Brings the function from any state to what the net device wants. Under RTNL. */
@@ -132,9 +133,10 @@ int svio_revive(struct svio_priv *priv)
 	priv->vif_id = svio_vif_id(priv);
 	svio_admin_start(priv);
 	err = svio_restore(priv);
-	if (!err && test_bit(SVIO_OPEN, &priv->state))
-		err = svio_up(priv);
-	return err;
+	if (err)
+		return err;
+	svio_apply_rx_mode(priv);
+	return test_bit(SVIO_OPEN, &priv->state) ? svio_up(priv) : 0;
 }
 
 static void svio_reset(struct svio_priv *priv)

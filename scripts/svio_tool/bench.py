@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "bench": every approach side by side (lab_bench.py). "bench scaling": what many VIFs cost, how
-fairly they share, and whether one disturbs another. "bench features": see features.py."""
+fairly they share, and whether one disturbs another. "bench features": see bench_features.py."""
 import argparse
 import contextlib
 import random
@@ -8,7 +8,7 @@ import shlex
 import textwrap
 import time
 
-from svio_tool import features, lab_bench, paths, scaling, scaling_stats, setup, ui, vms_bench
+from svio_tool import bench_features, lab_bench, paths, scaling, scaling_stats, setup, ui, vms_bench
 from svio_tool.demo import Noise, Writer, both, figures, host_facts, noise_text, range_text, rounds_of, \
     say_done, spread_text, table, value_text
 from svio_tool.scaling import Lab, Settings
@@ -37,7 +37,7 @@ def add_arguments(parser):
                       help="in place of it: 1 to 8 VMs on one svio-board, beside QEMU's own ways to join VMs")
     line = "what offloads (segmentation, checksums) and queue pairs bring to TCP, of the same VIF"
     verb = kinds.add_parser("features", help=line, description=line[0].upper() + line[1:] + ".")
-    _common(verb, argparse.SUPPRESS, features.ROUNDS, features.QUICK_ROUNDS)
+    _common(verb, argparse.SUPPRESS, bench_features.ROUNDS, bench_features.QUICK_ROUNDS)
 
 
 def _common(parser, default, rounds, quick):
@@ -217,7 +217,8 @@ def main(args):
             raise SvioError(f"--{name.replace('_', '-')} is for bench alone, not for bench {args.bench}.")
     seed = random.randrange(1 << 32) if args.seed is None else args.seed
     if args.bench == "features":
-        return features.run(args, rounds_of(args, features.ROUNDS, features.QUICK_ROUNDS), seed)
+        rounds = rounds_of(args, bench_features.ROUNDS, bench_features.QUICK_ROUNDS)
+        return bench_features.run(args, rounds, seed)
     setup.ensure(setup.for_vm(paths.DEFAULT_KERNEL))
     rounds = rounds_of(args, ROUNDS, QUICK_ROUNDS)
     if args.vms:

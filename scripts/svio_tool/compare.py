@@ -9,7 +9,7 @@ import sys
 from svio_tool import lab_stats, ui
 from svio_tool.bench import TRIP_PAIRS
 from svio_tool.demo import figures, table
-from svio_tool.features import SETTINGS
+from svio_tool.bench_features import SETTINGS
 from svio_tool.latency import BASELINE
 from svio_tool.stats import write_json
 from svio_tool.ui import SvioError

@@ -9,15 +9,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from svio_tool import compare, features  # noqa: E402 (the path comes first)
+from svio_tool import bench_features, compare  # noqa: E402 (the path comes first)
 from svio_tool.ui import SvioError  # noqa: E402
 
 RATES = {"off": 100.0, "on": 310.0, "1 pair, 1 vCPU": 200.0, "4 pairs, 2 vCPUs": 210.0}
 CELLS = [{"round": number, "feature": feature, "setting": setting, "wire": wire, "kind": kind, "size": 1448,
           "stream_mbit_per_s": RATES[setting] * number}
-         for number in (1, 2, 3) for feature, settings in features.SETTINGS.items() for setting in settings
-         for wire in (features.WIRES if feature == "offloads" else ["svio-tap"])
-         for kind in features.DIRECTIONS]
+         for number in (1, 2, 3) for feature, settings in bench_features.SETTINGS.items()
+         for setting in settings
+         for wire in (bench_features.WIRES if feature == "offloads" else ["svio-tap"])
+         for kind in bench_features.DIRECTIONS]
 ROW = types.SimpleNamespace(mac="52:54:00:00:00:01", peer_ip="10.0.0.1", key="svio-tap")
 
 
@@ -33,7 +34,7 @@ class FakeVm:
 class Figures(unittest.TestCase):
     def result(self, cells):
         result = {"ratio": {}, "host": {"cores": 2, "accel": "tcg", "others_cores": 0.0}}
-        features.fill(result, cells)
+        bench_features.fill(result, cells)
         return result
 
     def test_ratios(self):
@@ -43,10 +44,10 @@ class Figures(unittest.TestCase):
         self.assertAlmostEqual(result["ratio"]["pairs svio-tap tcp_tx"]["value"], 1.05)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            features.tables(result)
+            bench_features.tables(result)
         for words in (r"on +620 +310\.\.930 +3\.10 +3\.10\.\.3\.10", r"off +200 +100\.\.300 +1"):
             self.assertRegex(out.getvalue(), rf"(?m)^  offloads, TAP, out of the guest +{words}$")
-        text = " ".join(features.reading(result).split())
+        text = " ".join(bench_features.reading(result).split())
         self.assertIn("TCP leaves a guest on a TAP 3.1 times as fast", text)
         self.assertIn("two vCPUs carry 1.05 times", text)
 
@@ -54,7 +55,7 @@ class Figures(unittest.TestCase):
         """What has no other setting beside it yet is left out."""
         result = self.result([cell for cell in CELLS if cell["setting"] in ("off", "on")])
         self.assertEqual({key.split()[0] for key in result["ratio"]}, {"offloads"})
-        self.assertEqual({feature for feature, *_ in features.keys(result)}, {"offloads"})
+        self.assertEqual({feature for feature, *_ in bench_features.keys(result)}, {"offloads"})
 
     def test_compare_knows_it(self):
         found = compare.values({"cells": CELLS})
@@ -65,18 +66,18 @@ class Figures(unittest.TestCase):
 
     def test_offloads_that_stay(self):
         vm = FakeVm("rx-checksumming: on\ntcp-segmentation-offload: on\n")
-        features.switch(types.SimpleNamespace(vm=vm), ROW, "on")
+        bench_features.switch(types.SimpleNamespace(vm=vm), ROW, "on")
         self.assertIn("ethtool -K $dev rx on tx on sg on tso on gso on gro on", vm.ran)
         for vm in (FakeVm("tcp-segmentation-offload: on [requested off]\n"), FakeVm("", 1),
                    FakeVm("tcp-segmentation-offload: off [fixed]\n")):
             with self.assertRaisesRegex(SvioError, "cannot be turned off"):
-                features.switch(types.SimpleNamespace(vm=vm), ROW, "off")
+                bench_features.switch(types.SimpleNamespace(vm=vm), ROW, "off")
 
     def test_a_host_without_taps(self):
         for lab in (types.SimpleNamespace(no_tcp="/dev/net/tun is not there", not_run={}),
                     types.SimpleNamespace(no_tcp=None, not_run={"svio-tap": "/dev/net/tun is not there"})):
             with self.assertRaisesRegex(SvioError, "cannot be measured here: /dev/net/tun is not there"):
-                features.Machines.check(lab)
+                bench_features.Machines.check(lab)
 
 
 if __name__ == "__main__":
