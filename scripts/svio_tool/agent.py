@@ -4,6 +4,7 @@ import base64
 import time
 from collections import namedtuple
 
+from svio_tool.paths import GUEST_SLOWNESS
 from svio_tool.qmp import LineSocket, QmpError, connect_unix
 from svio_tool.ui import SvioError
 
@@ -12,6 +13,7 @@ GuestResult = namedtuple("GuestResult", "rc out err")
 FIRST_POLL = 0.005
 LAST_POLL = 0.1
 CHUNK = 96 * 1024
+ANSWER = 60 * GUEST_SLOWNESS    # seconds that a guest has, where nobody says otherwise
 GREETING = 1.0              # seconds until one that nobody has answered is said again
 
 
@@ -57,11 +59,11 @@ class Agent:
                     again = deadline        # it has begun to answer: the last one's turn comes
         raise GuestError(f"The guest did not come up within {timeout:g} s")
 
-    def call(self, name, timeout=60, **arguments):
+    def call(self, name, timeout=ANSWER, **arguments):
         if self.owed:
             # After a timeout, or Ctrl-C: it may still come, and must not be taken for that of this command.
             self.line.close()
-            self.connect(60)
+            self.connect(ANSWER)
         self.owed = True
         self.line.send({"execute": name, "arguments": arguments} if arguments else {"execute": name})
         answer = self.line.receive(time.monotonic() + timeout)
@@ -79,7 +81,7 @@ class Agent:
             words["input-data"] = base64.b64encode(stdin).decode()
         return GuestProcess(self, command, self.call("guest-exec", **words)["pid"])
 
-    def run(self, command, timeout=60, check=True, stdin=None):
+    def run(self, command, timeout=ANSWER, check=True, stdin=None):
         process = self.spawn(command, stdin)
         result = process.wait(timeout)
         if check and result.rc:
@@ -140,7 +142,7 @@ class GuestProcess:
                 self.result = GuestResult(rc, _text(answer, "out-data"), _text(answer, "err-data"))
         return self.result
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=ANSWER):
         """The pauses grow, so that asking does not disturb what is measured."""
         deadline = time.monotonic() + timeout
         pause = FIRST_POLL

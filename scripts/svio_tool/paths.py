@@ -26,6 +26,8 @@ HOSTILE_DRIVER = TESTS / "vm" / "hostile"
 
 # The distribution's own binary unless somebody asks for another one.
 QEMU = os.environ.get("SVIO_QEMU", "qemu-system-x86_64")
+# How many times as long a guest may take to answer: one whose kernel looks for bugs is slow.
+GUEST_SLOWNESS = float(os.environ.get("SVIO_GUEST_SLOWNESS", 1))
 PYTHON = "/usr/bin/python3"
 
 KERNELS = ("6.12", "6.1")

@@ -279,7 +279,8 @@ def _python_tests(tally, suite):
     if not _set_up(tally, f"{suite}/set-up", steps):
         return
     environment = {**os.environ, **({"SVIO_LONG": "1"} if tally.with_long else {}),
-                   **({"SVIO_GUEST_KERNEL": DEBUG_KERNEL} if suite == DEBUG else {}),
+                   **({"SVIO_GUEST_KERNEL": DEBUG_KERNEL, "SVIO_GUEST_SLOWNESS": "8"}
+                      if suite == DEBUG else {}),
                    **(_sanitized_qemu() if suite == "device-asan" else {})}
     workers = _workers(tally, suite, folder, environment)
     follow(*(process for process, _, _ in workers))

@@ -18,9 +18,9 @@ import threading
 from pathlib import Path
 
 from svio_tool import guest_image, host, kernels, ui
-from svio_tool.agent import Agent, GuestError, GuestResult  # noqa: F401 (part of this module's face)
+from svio_tool.agent import ANSWER, Agent, GuestError, GuestResult  # noqa: F401 (part of this module's face)
 from svio_tool.kvm import XEN_ON_KVM
-from svio_tool.paths import DEBUG_KERNEL, DEFAULT_KERNEL, PLUGIN, QEMU, RUN
+from svio_tool.paths import DEBUG_KERNEL, DEFAULT_KERNEL, GUEST_SLOWNESS, PLUGIN, QEMU, RUN
 from svio_tool.qmp import QmpClient, QmpError
 from svio_tool.ui import SvioError
 
@@ -208,7 +208,7 @@ class Vm:
             self.register(words)
             self.monitor = QmpClient(self.sockets / "qmp", 60, self.check_alive)
             if self.wait:
-                self.meet(self.boot_timeout)
+                self.meet(self.boot_timeout * GUEST_SLOWNESS)
         except BaseException as error:
             said = self._last_words()
             self.stop()
@@ -308,7 +308,7 @@ class Vm:
 
     # --- the guest --------------------------------------------------------------------------------
 
-    def run(self, command, timeout=60, check=True, stdin=None):
+    def run(self, command, timeout=ANSWER, check=True, stdin=None):
         """Run a shell command in the guest and wait: GuestResult(rc, out, err)."""
         return self._guest().run(command, timeout, check, stdin)
 

@@ -18,6 +18,8 @@ import time
 import traceback
 import unittest
 
+from svio_tool.following import PATIENCE
+from svio_tool.paths import GUEST_SLOWNESS
 from svio_tool.ui import SvioError
 
 
@@ -51,7 +53,8 @@ class Reporter(unittest.TestResult):
         super().startTest(test)
         self.begun = time.monotonic()
         # A class whose tests may be silent for longer than the parent waits otherwise says so.
-        self.event(kind="start", name=test.id(), patience=getattr(test, "svio_patience", None))
+        patience = getattr(test, "svio_patience", PATIENCE) * GUEST_SLOWNESS
+        self.event(kind="start", name=test.id(), patience=patience)
 
     def _end(self, test, ok, detail="", reason=None):
         self.event(kind="end", name=test.id(), ok=ok, seconds=time.monotonic() - self.begun, detail=detail,

@@ -9,8 +9,9 @@ import threading
 import time
 
 from svio_tool.latency import WirePeer
+from svio_tool.paths import GUEST_SLOWNESS
 
-DEADLINE = 120
+DEADLINE = 120 * GUEST_SLOWNESS
 HOST_MAC = bytes.fromhex("027376696f10")
 HOST_IP, GUEST_IP = (10, 88, 0, 1), (10, 88, 0, 2)
 
