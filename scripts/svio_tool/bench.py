@@ -9,8 +9,8 @@ import textwrap
 import time
 
 from svio_tool import bench_features, lab_bench, paths, scaling, scaling_stats, setup, ui, vms_bench
-from svio_tool.demo import Noise, Writer, both, figures, host_facts, noise_text, range_text, rounds_of, \
-    say_done, spread_text, table, value_text
+from svio_tool.demo import Noise, Writer, both, figures, finish, host_facts, noise_text, range_text, \
+    rounds_of, spread_text, table, value_text
 from svio_tool.scaling import Lab, Settings
 from svio_tool.ui import SvioError
 
@@ -199,14 +199,7 @@ def run(args, settings, result):
            f"{', '.join(map(str, settings.counts))} VIFs, a quiet VIF beside a\nflooded one, and VIF to VIF; "
            "then, in a second VM with a limited port, how VIFs share it.")
     measure(settings, result, writer)
-    result["complete"] = True
-    result["seconds"] = time.monotonic() - begin
-    writer.write(result)
-    rate_table(result)
-    fairness_table(result)
-    trip_table(result)
-    ui.say("\n" + reading(result))
-    say_done(result, args.json)
+    finish(result, writer, begin, (rate_table, fairness_table, trip_table), reading)
 
 
 def main(args):

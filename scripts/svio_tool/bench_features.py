@@ -7,7 +7,6 @@ which the on-board core owns. For the queue pairs two VMs stand beside each othe
 with one vCPU and one pair, one with two vCPUs and four. TCP is iperf3's, to a host behind the wire's peer.
 """
 import contextlib
-import os
 import random
 import shlex
 import textwrap
@@ -15,11 +14,12 @@ import time
 from dataclasses import replace
 
 from svio_tool import setup, ui
-from svio_tool.demo import Noise, Writer, both, figures, host_facts, noise_text, say_done, table
+from svio_tool.demo import ManyNoise, Writer, both, figures, finish, host_facts, noise_text, ratio_text, table
 from svio_tool.lab import FIND_SH, KINDS, TCP, Lab
 from svio_tool.latency import ratio
 from svio_tool.paths import DEFAULT_KERNEL
-from svio_tool.scaling_stats import spread
+from svio_tool.scaling import in_rounds
+from svio_tool.scaling_stats import pick, spread
 from svio_tool.ui import SvioError
 
 ROUNDS, QUICK_ROUNDS = 5, 2
@@ -120,23 +120,16 @@ class Machines:
         return {"feature": feature, "setting": setting, "wire": row.key,
                 **{name: found[name] for name in names}}
 
+    def cpu_s(self):
+        """CPU seconds so far."""
+        return {"vms": sum(lab.vm.process_cpu_seconds() for lab in self.labs()),
+                "peers": sum(lab.peer.ask("counters")["cpu_s"] for lab in self.labs())}
+
     def problems(self):
         return [line for lab in self.labs() for line in lab.vm.kernel_problems()]
 
 
-class AllNoise(Noise):
-    """Several VMs and their peers are ours."""
-
-    def _ours(self):
-        return sum(os.times()[:2]) + sum(lab.vm.process_cpu_seconds() + lab.peer.ask("counters")["cpu_s"]
-                                         for lab in self.bench.labs())
-
-
 # --- figures --------------------------------------------------------------------------------------
-
-def pick(cells, **wanted):
-    return {cell["round"]: cell for cell in cells if all(cell[key] == value for key, value in wanted.items())}
-
 
 def fill(result, cells):
     """{"ratio": {"offloads svio-tap tcp_tx": ...}}: of the second setting to the first."""
@@ -162,10 +155,10 @@ def tables(result):
         for setting in SETTINGS[feature]:
             cells = pick(result["cells"], feature=feature, wire=wire, kind=kind, setting=setting)
             found = spread(cell["stream_mbit_per_s"] for cell in cells.values())
-            base = setting == SETTINGS[feature][0]
+            other = setting != SETTINGS[feature][0]
             rows.append([f"{TITLES[feature]}, {WIRES[wire]}, {DIRECTIONS[kind]}", setting,
                          *both(found, ",.0f"),
-                         *(["1", ""] if base else both(result["ratio"][f"{feature} {wire} {kind}"], ".2f"))])
+                         *ratio_text(result["ratio"][f"{feature} {wire} {kind}"] if other else None)])
     ui.say("\nTCP (iperf3) of the same VIF, Mbit/s that were received: medians over the rounds")
     table(["", "", "median", "single rounds", "ratio", "single rounds"], rows)
 
@@ -191,19 +184,20 @@ def measure(result, writer):
         for lab in machines.labs():
             result["qemu_lines"][lab.name] = shlex.join(lab.vm.command())
         result["host"] = host_facts(machines.offloads.vm.command())
-        noise, shuffle, cells = AllNoise(machines), random.Random(result["seed"]), []
-        for number in range(1, result["rounds"] + 1):
-            title = f"round {number} of {result['rounds']}"
-            with ui.Progress(title) as progress:
-                plan, done = machines.plan(), []
-                for feature, setting, row, what in shuffle.sample(plan, len(plan)):
-                    progress.title = f"{title}: {TITLES[feature]}, {setting}, TCP {DIRECTIONS[KINDS[what]]}"
-                    done.append({"round": number, **machines.cell(feature, setting, row, what)})
-                progress.title = title
-            cells += done
-            fill(result, cells)
+        noise, shuffle, plan = ManyNoise(machines), random.Random(result["seed"]), machines.plan()
+
+        def one(report):
+            found = []
+            for feature, setting, row, what in shuffle.sample(plan, len(plan)):
+                report(f"{TITLES[feature]}, {setting}, {DIRECTIONS[KINDS[what]]}")
+                found.append(("cells", machines.cell(feature, setting, row, what)))
+            return found
+
+        def on_round(cells):
+            fill(result, cells["cells"])
             result["host"]["others_cores"] = noise.others()
             writer.write(result)
+        in_rounds(result["rounds"], "TCP", one, on_round)
         problems = machines.problems()
     if problems:
         raise SvioError("A guest's kernel complained during the measurement", "\n".join(problems))
@@ -219,10 +213,5 @@ def run(args, rounds, seed):
         ui.say(f"{rounds} rounds in an order shuffled with seed {seed}: TCP with and without offloads, and "
                "with one and four queue pairs.")
         measure(result, writer)
-        result["complete"] = True
-        result["seconds"] = time.monotonic() - begin
-        writer.write(result)
-        tables(result)
-        ui.say("\n" + reading(result))
-        say_done(result, args.json)
+        finish(result, writer, begin, (tables,), reading)
     return 0

@@ -100,7 +100,7 @@ def base_of(cell, cells):
     """Identity of the cell that this one stands beside in its round; None if there is none."""
     other = dict(identity(cell))
     if "setting" in cell:
-        other["setting"] = SETTINGS.get(cell["feature"], [cell["setting"]])[0]
+        other["setting"] = SETTINGS.get(cell.get("feature"), [cell["setting"]])[0]
     elif "approach" in cell:
         other["approach"] = lab_stats.base_of(cell["approach"])
     elif "nic" in cell:

@@ -75,6 +75,13 @@ class Noise:
         return max(0.0, spent / (time.monotonic() - self.begin))
 
 
+class ManyNoise(Noise):
+    """Of a bench that has several VMs and what they need: it says the CPU seconds of all of them."""
+
+    def _ours(self):
+        return sum(self.bench.cpu_s().values()) + sum(os.times()[:2])
+
+
 # --- the JSON ------------------------------------------------------------------------------------
 
 class Writer:
@@ -113,6 +120,17 @@ def noise_text(facts):
                  "another (a chain of reads beside each measurement; its slowest and quickest tenth): others "
                  "share its caches. Ratios within a round bear it, single figures do not.")
     return text
+
+
+def finish(result, writer, begin, tables, reading):
+    """All is measured: the file says so, and people read the tables and what they mean."""
+    result["complete"] = True
+    result["seconds"] = time.monotonic() - begin
+    writer.write(result)
+    for one in tables:
+        one(result)
+    ui.say("\n" + reading(result))
+    say_done(result, writer.name)
 
 
 def say_done(result, name):
@@ -168,8 +186,9 @@ def spread_text(found, form):
     return "{} ({})".format(*both(found, form))
 
 
-def _ratio_text(value):
-    return [f"{value['value']:.2f}", f"{value['min']:.2f}..{value['max']:.2f}"] if value else ["1", ""]
+def ratio_text(value):
+    """Of the alternative itself: 1."""
+    return both(value, ".2f") if value else ["1", ""]
 
 
 def latency_table(result):
@@ -181,7 +200,7 @@ def latency_table(result):
             cells = latency.pick(result["cells"], key, "rtt", size)
             rows.append(key.split("/") + [f"{size} B"]
                         + [f"{latency.median(cells, name):.1f}" for name in ("p50_us", "p90_us", "p99_us")]
-                        + _ratio_text(result["ratio"].get(key, {}).get(f"p50_{size}")))
+                        + ratio_text(result["ratio"].get(key, {}).get(f"p50_{size}")))
     table(["NIC", "wire", "size", "p50", "p90", "p99", "p50 ratio", "single rounds"], rows)
 
 
@@ -195,7 +214,7 @@ def tx_table(result):
         gap = max(cell["longest_gap_ms"] for cell in cells.values())
         rows.append(key.split("/") + [f"{rate:,.0f}", f"{rate * TX_SIZE * 8 / 1e6:,.0f}", f"{lost}",
                                       f"{gap:.1f}"]
-                    + _ratio_text(result["ratio"].get(key, {}).get("tx")))
+                    + ratio_text(result["ratio"].get(key, {}).get("tx")))
     table(["NIC", "wire", "per second", "Mbit/s", "lost", "longest pause ms", "ratio", "single rounds"], rows)
 
 
@@ -298,16 +317,12 @@ def _run(args, result, writer):
     if getattr(args, "idle", False):
         ui.say("\n3. What the card costs a VM that does nothing")
         result["idle"] = latency.idle_cost()
-    result["complete"] = True
-    result["seconds"] = time.monotonic() - begin
-    writer.write(result)
-    latency_table(result)
-    tx_table(result)
-    counter_table(result)
+    finish(result, writer, begin, (latency_table, tx_table, counter_table, say_idle), reading)
+
+
+def say_idle(result):
     if "idle" in result:
         ui.say(idle_text(result["idle"]))
-    ui.say("\n" + reading(result))
-    say_done(result, args.json)
 
 
 def main(args, ctx=None):

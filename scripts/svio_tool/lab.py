@@ -16,6 +16,7 @@ from svio_tool.counting import Counting
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, Row, WirePeer, \
     board_difference, cpu_difference, flat, interrupts, parse_ping_pong, parse_throughput, tx_rate
 from svio_tool.paths import QEMU
+from svio_tool.several import udp_counters
 from svio_tool.ui import SvioError
 from svio_tool.vm import Vm, VmDied
 
@@ -220,9 +221,8 @@ HISTOGRAM_SH = rf"""
 
 def udp_received(text):
     """Datagrams that came to the guest's UDP, of /proc/net/snmp: taken, for no port, and in error."""
-    head, values = [line.split() for line in text.splitlines() if line.startswith("Udp:")][:2]
-    found = dict(zip(head, values))
-    return sum(int(found[name]) for name in ("InDatagrams", "NoPorts", "InErrors"))
+    found = udp_counters(text)
+    return sum(found[name] for name in ("InDatagrams", "NoPorts", "InErrors"))
 
 
 def parse_pktgen(text):

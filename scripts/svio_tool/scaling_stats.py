@@ -14,6 +14,11 @@ def spread(values):
     return {"value": statistics.median(values), "min": min(values), "max": max(values)}
 
 
+def pick(cells, **wanted):
+    """{round: cell} with these properties."""
+    return {cell["round"]: cell for cell in cells if all(cell[key] == value for key, value in wanted.items())}
+
+
 def jain(rates):
     """Jain's fairness index: 1 when all are equal, 1/n when one has everything."""
     squares = sum(rate * rate for rate in rates)

@@ -7,10 +7,15 @@ from svio_tool.latency import TX_SIZE, mbit_per_s, parse_ping_pong, parse_throug
 from svio_tool.ui import SvioError
 
 
+def udp_counters(text):
+    """{name: number} of UDP in /proc/net/snmp."""
+    names, values = (line.split()[1:] for line in text.splitlines() if line.startswith("Udp: "))
+    return dict(zip(names, map(int, values)))
+
+
 def udp_received(text):
     """Datagrams that programs have read, of /proc/net/snmp."""
-    names, values = (line.split()[1:] for line in text.splitlines() if line.startswith("Udp: "))
-    return int(dict(zip(names, values))["InDatagrams"])
+    return udp_counters(text)["InDatagrams"]
 
 
 def trips_of(texts):

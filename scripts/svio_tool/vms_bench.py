@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """"bench scaling --vms": VMs on one board, beside the same VMs on QEMU's own ways to join VMs."""
-import os
 import shlex
 import textwrap
 import time
 
 from svio_tool import host, ui, vms_lab
-from svio_tool.demo import Noise, Writer, figures, host_facts, noise_text, say_done, table
+from svio_tool.demo import ManyNoise, Writer, figures, finish, host_facts, noise_text, table
 from svio_tool.latency import ratio
 from svio_tool.scaling_stats import by, spread
 from svio_tool.ui import SvioError
@@ -16,13 +15,6 @@ from svio_tool.vms_lab import SVIO, WAYS, Lab, Settings
 FIGURES = {"trip": ("p50_us", False), "tcp": ("stream_mbit_per_s", True), "rate": ("per_s", True)}
 OTHERS = {"ratio": [way for way in WAYS if way is not SVIO and not way.straight],
           "straight": [way for way in WAYS if way.straight]}
-
-
-class FleetNoise(Noise):
-    """As many processes as there are VMs, the board and the hub are ours."""
-
-    def _ours(self):
-        return sum(self.bench.cpu_s().values()) + sum(os.times()[:2])
 
 
 def empty_result(settings, rounds, seed):
@@ -125,7 +117,7 @@ def measure(settings, result, writer):
         command = lab.fleet.vm(1).command()
         result["qemu_lines"] = {"vm1": shlex.join(command), "hub": shlex.join(lab.hub_line)}
         result["host"].update(host_facts(command))
-        noise = FleetNoise(lab)
+        noise = ManyNoise(lab)
 
         def on_round(cells):
             fill(result, cells)
@@ -148,10 +140,5 @@ def run(args, rounds, seed, settings=Settings()):
         ui.say(f"{rounds} rounds in an order shuffled with seed {seed}: VM to VM in {len(settings.ways)} "
                f"ways, with {', '.join(map(str, settings.counts))} VMs.")
         measure(settings, result, writer)
-        result["complete"] = True
-        result["seconds"] = time.monotonic() - begin
-        writer.write(result)
-        tables(result)
-        ui.say("\n" + reading(result))
-        say_done(result, args.json)
+        finish(result, writer, begin, (tables,), reading)
     return 0

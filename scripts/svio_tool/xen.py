@@ -11,7 +11,7 @@ import tomllib
 
 from svio_tool import kernels, kvm, setup, terminal, ui, xen_anatomy, xen_bench, xen_emulated, xen_image, \
     xen_virtual
-from svio_tool.demo import Noise, Writer, both, figures, host_facts, noise_text, rounds_of, say_done, \
+from svio_tool.demo import Noise, Writer, both, figures, finish, host_facts, noise_text, rounds_of, \
     spread_text, table
 from svio_tool.paths import RUN, shown
 from svio_tool.ui import SvioError
@@ -361,14 +361,7 @@ def bench(args):
         _measure(result, writer, demo)
         if not demo and xen_emulated.NOT_RUN not in result["not_run"]:
             xen_emulated.measure(result, writer)
-        result["complete"] = True
-        result["seconds"] = time.monotonic() - begin
-        writer.write(result)
-        figure_table(result)
-        cost_table(result)
-        xen_emulated.say(result)
-        ui.say("\n" + reading(result))
-        say_done(result, args.json)
+        finish(result, writer, begin, (figure_table, cost_table, xen_emulated.say), reading)
     return 0
 
 

@@ -24,7 +24,7 @@ from svio_tool.counting import Counting
 from svio_tool.lab import SCHEDULED, scheduled
 from svio_tool.latency import CELLS_SH, DISCARD_PORT, SOCKPERF_PORT, TX_SIZE, Row, WirePeer, \
     arm_each, board_difference, cpu_difference, go_words, parse_throughput, ratio, tx_rate
-from svio_tool.scaling_stats import spread
+from svio_tool.scaling_stats import pick, spread
 from svio_tool.several import rates_of, streams_of, trips_of, udp_received
 from svio_tool.ui import SvioError
 from svio_tool.xen_machine import DIRECT_ADDRESS, DIRECT_BDF, PF_BUS, WIRE_ADDRESS, Guest, XenMachine, \
@@ -402,11 +402,6 @@ WORDS = {"rtt": "round trips to the wire,", "tx": "sending,", "rx": "receiving,"
 
 
 # --- figures -------------------------------------------------------------------------------------
-
-def pick(cells, **wanted):
-    """{round: cell} with these properties."""
-    return {cell["round"]: cell for cell in cells if all(cell[key] == value for key, value in wanted.items())}
-
 
 def compare(cells, name, **wanted):
     """VIF to split driver: ratio of the medians, with the smallest and largest of a single round."""

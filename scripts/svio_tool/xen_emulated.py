@@ -8,7 +8,7 @@ from svio_tool.demo import both, table
 from svio_tool.lab_bench import EMULATED_XEN_NAMES, TITLES
 from svio_tool.latency import ratio
 from svio_tool.ui import SvioError
-from svio_tool.xen_bench import pick, spread
+from svio_tool.scaling_stats import pick, spread
 
 WHATS = ("64", "tx")
 BASE = "xen-emulated-net"

@@ -351,9 +351,7 @@ void Program::watch_more(std::size_t index) {
 void Program::set_timer() {
     std::uint64_t shortest = 0;
     for (const auto &wire : wires_) {
-        if (const auto ns = wire->tick_ns(); ns && (!shortest || ns < shortest)) {
-            shortest = ns;
-        }
+        shortest = shorter(shortest, wire->tick_ns());
     }
     itimerspec when{};
     when.it_interval.tv_nsec = static_cast<long>(shortest); // below a second

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "wire.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -135,9 +134,7 @@ bool Wire::start_flood(const FloodOptions &options) {
 std::uint64_t Wire::tick_ns() const noexcept {
     std::uint64_t shortest = 0;
     for (const auto &flood : floods_) {
-        if (const auto ns = flood.tick_ns(); ns && (!shortest || ns < shortest)) {
-            shortest = ns;
-        }
+        shortest = shorter(shortest, flood.tick_ns());
     }
     return shortest;
 }

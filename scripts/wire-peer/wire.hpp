@@ -7,6 +7,7 @@
 #include "responder.hpp"
 #include "tap.hpp"
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <string>
@@ -15,6 +16,11 @@
 namespace svio::wire_peer {
 
 std::uint64_t monotonic_ns() noexcept;
+
+// Of two times to wait; 0: no need to.
+constexpr std::uint64_t shorter(std::uint64_t one, std::uint64_t other) noexcept {
+    return one && other ? std::min(one, other) : one + other;
+}
 
 struct WireOptions {
     std::string name;

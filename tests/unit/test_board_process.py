@@ -541,7 +541,7 @@ class TestDeaths(ProcessTest):
             self.check_way(*pair)
             wait_for(lambda: len(self.board.vifs()) == 3, "the dead machine's slot to be given back")
         # The connection that has asked for the slots is closed when its end is seen.
-        wait_for(lambda: descriptors() <= before, "the descriptors of dead machines to be closed")
+        wait_for(lambda: descriptors() == before, "the descriptors of dead machines to be closed")
 
     def test_nothing_is_written_after_the_end(self):
         """Memory that a machine leaves behind (others may map the same file) is left alone."""

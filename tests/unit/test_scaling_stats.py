@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from svio_tool import bench, scaling, vms_bench, several, vms_lab  # noqa: E402 (the path comes first)
+from svio_tool import bench, scaling, several, vms_bench, vms_lab  # noqa: E402 (the path comes first)
 from svio_tool import scaling_stats as stats  # noqa: E402
 from svio_tool.management import ManagementSocket  # noqa: E402
 from svio_tool.ui import SvioError  # noqa: E402
