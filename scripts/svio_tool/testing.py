@@ -18,11 +18,12 @@ from svio_tool.worker import matches
 SUITES = ("unit", "fuzz", "device", "device-asan", "vm", "xen")
 # These run when they are named, and with "all".
 LONG_SUITES = ("device-asan", "xen")
-# Their classes run beside each other. More turns than any has classes, and few enough for a pipe.
-PARALLEL = ("vm",)
-TURNS = 4096
 # The vm suite once more, in a guest whose kernel looks for bugs.
 DEBUG = "debug-kernel"
+# Their classes run beside each other; a machine with Xen in it wants all of the host. More turns than any has
+# classes, and few enough for a pipe.
+PARALLEL = ("unit", "device", "device-asan", "vm", DEBUG)
+TURNS = 4096
 # (prefix of the names, set-up step, binary)
 UNIT_BUILDS = (("unit", "compile-tests", UNIT_TESTS),
                ("unit-tsan", "compile-tsan", BUILD / "tsan/tests/unit/svio-unit-tests"),
@@ -291,7 +292,7 @@ def _python_tests(tally, suite):
 
 
 def _workers(tally, suite, folder, environment):
-    """[(process, reader, log)]: as many as there are CPUs for the suite whose tests mostly wait for a guest.
+    """[(process, reader, log)]: as many as there are CPUs where tests may run beside each other.
     Who is free takes the next class, by its number, from a pipe."""
     count = max(1, min(4, host.cores())) if suite in PARALLEL and not tally.pattern else 1
     turns = os.pipe()

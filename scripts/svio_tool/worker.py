@@ -102,9 +102,10 @@ def _tests(suite):
 
 
 def _by_class(tests):
-    """[tests of one class], those with the most tests first: the last to end should be a short one."""
+    """[tests of one class], the longest first, as the last to end should be a short one: those that say what
+    minutes they take (svio_minutes), then those with the most tests."""
     groups = [list(group) for _, group in itertools.groupby(tests, type)]
-    return sorted(groups, key=len, reverse=True)
+    return sorted(groups, key=lambda group: (getattr(group[0], "svio_minutes", 0), len(group)), reverse=True)
 
 
 def _next_turn(descriptor):

@@ -274,6 +274,10 @@ class SendQueue(Queue):
         self.driver.wait(lambda: self.done == position, f"completion of position {position}, state "
                          f"{self.state:#x}, done {self.done}")
 
+    def wait_armed(self):
+        """Arming the doorbell before its sleep is the last that the core writes there by itself."""
+        self.driver.wait(lambda: self.event_word("bell_at") == self.posted, "the core to arm its doorbell")
+
     def post(self, pieces, flags=0, bell=True, more=None, **fields):
         """One message of (address, length) pieces."""
         self.driver.wait(lambda: (self.posted - self.done & 0xffffffff) + len(pieces) <= self.size,

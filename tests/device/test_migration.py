@@ -100,6 +100,7 @@ class Migration(MovingCase):
             self.check_in(frame(200, seed, to=(mine, group)[seed % 2]))
         # Only now: a signal that is held back is counted later.
         driver.receive.write(abi.SVIO_QUEUE_MODERATION, 5 << 16 | 300)
+        driver.send.wait_armed()
         before = self.facts()
         canary = driver.snapshot()
         self.migrate()

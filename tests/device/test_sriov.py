@@ -7,7 +7,7 @@ from pathlib import Path
 
 import abi
 import sriov
-from machine import COMMAND, run_to_end, wait_for
+from machine import COMMAND, run_to_end
 from sriov import SriovCase
 from svio_tool import ui
 from svio_tool.qmp import QmpError
@@ -491,8 +491,7 @@ class Running(SriovCase):
             for driver in drivers:
                 self.check_vf_out(driver, n)
         secret = second.send.buffer(b"secret" * 20)
-        # Arming the doorbell before its sleep is the last that the core writes there by itself.
-        wait_for(lambda: second.send.event_word("bell_at") == second.send.posted, "the core sleeps")
+        second.send.wait_armed()
         before = second.snapshot()
         for address in (secret, secret - IOVA, second.send.base + IOVA, self.driver.words + IOVA):
             first.send.post([(address, 60)])

@@ -2,12 +2,11 @@
 """Tests of one card after the other: what it says of itself, ping, transfers, counters, load and unload."""
 import json
 import re
-import time
 
 from case import Card, VmCase
 from svio_tool import transfer
 from svio_tool.paths import ABI_HEADER
-from wires import ByHand, Flood, HOST_MAC, PeerProgram, frame, mac_bytes, udp, user
+from wires import PAUSE, ByHand, Flood, HOST_MAC, PeerProgram, frame, mac_bytes, udp, user
 
 MIB = 1 << 20
 LOADS = 20
@@ -294,14 +293,13 @@ class LoadUnload:
 
         def send(number):
             taken = 0
-            time.sleep(0.001)   # see test_life_down_and_up
             for card in cards:
                 card.wire.drain()
                 taken += card.wire.try_send((small if number % 3 else large)[card.name])
             return taken
         sender = self.start_process("while :; do ping -q -f -w 1 10.88.0.1; "
                                     "ping -q -f -w 1 10.89.0.1; done")
-        with Flood(send) as flood:
+        with Flood(send, PAUSE) as flood:
             self._round()
             seen = flood.sent
             self.wait(lambda: flood.sent > seen + 200, "frames are taken after the driver came back")

@@ -6,7 +6,8 @@ import time
 from capture import Capture
 from case import sha256
 from svio_tool import transfer
-from wires import DEADLINE, HOST_MAC, Flood, frame, mac_bytes, udp, udp_payload
+from svio_tool.paths import GUEST_SLOWNESS
+from wires import DEADLINE, HOST_MAC, PAUSE, Flood, frame, mac_bytes, udp, udp_payload
 
 MIB = 1 << 20
 TYPE = "ether proto 0x88b5"
@@ -232,14 +233,13 @@ class Life(Frames, Transfers):
         def send(number):
             for card in cards:
                 card.wire.drain()
-            time.sleep(0.001)   # or the guest would do nothing else: one command took it seconds
             return sum(card.wire.try_send(udp(mac_bytes(card.mac), bytes(18))) for card in cards)
 
         def disturb(number):
             for card in [*cards, self.card["user"]]:
                 self.run_in(f"ip link set {card.dev} down && ip link set {card.dev} up")
             self.run_in("ip route replace default via 10.0.2.2")
-        with Flood(send) as flood:
+        with Flood(send, PAUSE) as flood:
             self.exchange_while(disturb, rounds=10)
             seen = flood.sent
             self.wait(lambda: flood.sent > seen + 200, "frames are taken")
@@ -416,11 +416,10 @@ class SystemReset(Transfers):
             resets = self.vif("hand")["resets"]
 
             def send(number):
-                time.sleep(0.001)
                 for name in ("hand", "handnet"):
                     self.card[name].wire.drain()
                 return card.wire.try_send(data) + self.card["handnet"].wire.try_send(data)
-            with Flood(send) as flood, transfer.server(self.noise(16 * MIB)) as daemon:
+            with Flood(send, PAUSE) as flood, transfer.server(self.noise(16 * MIB)) as daemon:
                 # Its client goes away in the middle of it.
                 daemon.handle_error = lambda *ignored: None
                 url = f"http://10.0.2.2:{daemon.server_address[1]}/file"
@@ -429,7 +428,7 @@ class SystemReset(Transfers):
                 self.wait_bytes(MIB, process)
                 self.vm.qmp("system_reset")
                 self.vm.agent.close()
-                self.vm.agent.connect(180)
+                self.vm.agent.connect(180 * GUEST_SLOWNESS)
                 self.assertGreater(self.vif("hand")["resets"], resets)
                 self.name_interfaces()
                 self.prepare()

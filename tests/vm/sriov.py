@@ -10,7 +10,7 @@ import socket
 from case import VmCase
 from plug import PortCard
 from svio_tool.vm import Vm
-from wires import cross, mac_bytes
+from wires import DEADLINE, cross, mac_bytes
 
 VIFS = 8
 KIB = 1 << 10
@@ -176,7 +176,7 @@ class SriovCase(VmCase):
                 {self.prefix(one)} socat -u FILE:{one}.file TCP4:{self.address(other)}:5001,""" +
                          f"""retry=200,interval=0.05 || echo "{one} to {other}: not sent"
                 wait $receiver; cmp {one}.file out && echo "{one} to {other}: same" """)
-        out = self.run_in("\n".join(lines) + "\nrm -f *.file out", timeout=300)
+        out = self.run_in("\n".join(lines) + "\nrm -f *.file out", timeout=3 * DEADLINE)
         self.assertEqual(sorted(out.splitlines()), sorted(f"{one} to {other}: same" for one, other in pairs))
 
     def send_raw(self, n, frame, count=1):

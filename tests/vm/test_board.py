@@ -10,6 +10,7 @@ from case import wait_for
 from svio_tool import transfer
 from svio_tool.board_process import BoardProcess
 from svio_tool.vm import Vm
+from wires import DEADLINE
 
 MEMORY = 256
 SIZE = 8 << 20
@@ -53,7 +54,7 @@ class TestBoard(unittest.TestCase):
         vms[target].run("(socat -u TCP4-LISTEN:7000,reuseaddr CREATE:/tmp/in; touch /tmp/whole) "
                         ">/dev/null 2>&1 </dev/null &")
         vms[source].run(f"socat -u FILE:/tmp/out TCP4:10.9.0.{target + 1}:7000,retry=50,interval=0.2",
-                        timeout=180)
+                        timeout=2 * DEADLINE)
         wait_for(lambda: vms[target].run("test -e /tmp/whole", check=False).rc == 0, "the receiver's end")
         sums = [vms[n].run(f"sha256sum <{name}; wc -c <{name}").out
                 for n, name in ((source, "/tmp/out"), (target, "/tmp/in"))]

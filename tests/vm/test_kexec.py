@@ -3,8 +3,9 @@
 from case import Card, VmCase
 from disturb import Transfers
 from svio_tool import guest_image, kernels, transfer
+from svio_tool.paths import GUEST_SLOWNESS
 from svio_tool.vm import HARMLESS, PROBLEMS, Vm
-from wires import HOST_MAC, ByHand, Flood, mac_bytes, udp, user
+from wires import DEADLINE, HOST_MAC, ByHand, Flood, mac_bytes, udp, user
 
 MIB = 1 << 20
 BOOT = "Linux version "
@@ -45,12 +46,12 @@ class TestKexec(Transfers, VmCase):
                            ("initrd", guest_image.initrd(self.vm.kernel))):
             with transfer.server(path.read_bytes()) as daemon:
                 self.run_in(f"curl -sS --fail -o /tmp/{name} "
-                            f"http://10.0.2.2:{daemon.server_address[1]}/{name}", timeout=300)
+                            f"http://10.0.2.2:{daemon.server_address[1]}/{name}", timeout=3 * DEADLINE)
 
     def start_other(self, load, start):
         """Loads it with these words of kexec, and starts it while both cards carry traffic."""
         self.fetch()
-        self.run_in(f"kexec -s {load} /tmp/kernel --initrd=/tmp/initrd", timeout=120)
+        self.run_in(f"kexec -s {load} /tmp/kernel --initrd=/tmp/initrd")
         card, boots = self.card["hand"], self.vm.log().count(BOOT)
         data = udp(mac_bytes(card.mac), bytes(1000))
         before = {name: self.vif(name) for name in self.card}
@@ -65,7 +66,7 @@ class TestKexec(Transfers, VmCase):
             self.wait(lambda: self.vm.log().count(BOOT) > boots, "the other kernel")
             # It is not asked before it is there: nothing may be on its way to an agent that is gone.
             self.vm.agent.close()
-            self.vm.agent.connect(180)
+            self.vm.agent.connect(180 * GUEST_SLOWNESS)
             resets = {name: self.vif(name)["resets"] - before[name]["resets"] for name in self.card}
             self.name_interfaces()
             self.prepare()

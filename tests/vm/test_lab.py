@@ -26,6 +26,8 @@ def load(path):
 
 
 class TestLab(unittest.TestCase):
+    svio_minutes = 3
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

@@ -60,6 +60,8 @@ class TestLessons(Lessons):
 
 
 class TestXenLessons(Lessons):
+    svio_minutes = 2
+
     def test_split_driver_and_direct_access(self):
         """Both in one boot of Xen."""
         found = self.teach("split-driver", "direct-access")

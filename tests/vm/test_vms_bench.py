@@ -16,6 +16,8 @@ from svio_tool.vms_lab import KINDS, SVIO, WAYS, Settings
 
 
 class TestVmsBench(unittest.TestCase):
+    svio_minutes = 1
+
     def test_small(self):
         out = io.StringIO()
         with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,8 @@ from svio_tool.latency import WirePeer
 from svio_tool.paths import GUEST_SLOWNESS
 
 DEADLINE = 120 * GUEST_SLOWNESS
+# Seconds between the frames of a flood that leaves the guest time for other things: a command took it seconds.
+PAUSE = 0.001
 HOST_MAC = bytes.fromhex("027376696f10")
 HOST_IP, GUEST_IP = (10, 88, 0, 1), (10, 88, 0, 2)
 
@@ -201,16 +203,22 @@ class PeerProgram(Wire):
 
 
 class Flood:
-    """Calls send(number) from a thread of its own, without end, until the block is left."""
+    """Calls send(number) from a thread of its own, without end, until the block is left.
 
-    def __init__(self, send):
+    `pause`: seconds between two calls. A slow guest has longer ones in any case: one that only receives
+    starves its own kernel's threads."""
+
+    def __init__(self, send, pause=0.0):
         self.send, self.sent, self.error = send, 0, None
+        self.pause = max(pause, 0.001) * GUEST_SLOWNESS if GUEST_SLOWNESS > 1 else pause
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         try:
             while not self.stopping.is_set():
+                if self.pause:
+                    time.sleep(self.pause)
                 if self.send(self.sent):
                     self.sent += 1
                 else:
