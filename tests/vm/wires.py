@@ -12,7 +12,7 @@ from svio_tool.latency import WirePeer
 from svio_tool.paths import GUEST_SLOWNESS
 
 DEADLINE = 120 * GUEST_SLOWNESS
-# Seconds between the frames of a flood that leaves the guest time for other things: a command took it seconds.
+# Seconds between frames of a flood that leaves the guest time for other things: a command took it seconds.
 PAUSE = 0.001
 HOST_MAC = bytes.fromhex("027376696f10")
 HOST_IP, GUEST_IP = (10, 88, 0, 1), (10, 88, 0, 2)
