@@ -234,3 +234,8 @@ def bookworm_apt():
     if host.codename() == "bookworm":
         return own_apt()
     return Apt("bookworm", ["bookworm", "bookworm-updates"], own_release=False)
+
+
+def trixie_apt():
+    """Debian 13, for programs as new as kernel 6.12, also where an earlier release runs."""
+    return own_apt() if host.codename() == "trixie" else Apt("trixie", ["trixie"], own_release=False)

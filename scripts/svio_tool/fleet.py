@@ -51,9 +51,8 @@ class FleetVm(Vm):
         self.number, self.pid_at_start = number, None
         super().__init__(f"{fleet}-{number}", plugin=True, memory=memory,
                          nics=[vif_device("svio0", board, mac(number), queues), *nics],
-                         machine="q35,memory-backend=ram", append=f"svio.console {append}".strip(),
-                         extra=["-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"],
-                         boot_timeout=BOOT, **options)
+                         append=f"svio.console {append}".strip(), boot_timeout=BOOT, shared_memory=True,
+                         **options)
 
     @property
     def address(self):

@@ -150,10 +150,10 @@ class BaseStep(Step):
 
 
 @contextlib.contextmanager
-def unpacked_packages(name, packages, unused, log, whole=False):
+def unpacked_packages(name, packages, unused, log, whole=False, source=None):
     """A folder with Debian packages and what they depend on, but for the unused; gone with the block.
     Unless the whole is asked for, programs and libraries only."""
-    source = apt.own_apt()
+    source = source or apt.own_apt()
     root = JUNK / f"{name}-root"
     wanted = [item for item in source.closure(packages, log) if not unused.search(item)]
     debs = source.download(wanted, JUNK / f"{name}-debs", log)

@@ -14,10 +14,10 @@ MODULES = """
     virtio_net virtio_pci virtio_console virtio_rng virtio_blk virtio_balloon vsock
     e1000 e1000e igb igbvf vmxnet3 8139cp 8139too pcnet32 tulip ne2k-pci ixgbevf
     8021q dummy bridge veth tun tap macvlan macvtap vxlan bonding vcan ifb nlmon
-    sch_fq sch_fq_codel sch_netem sch_tbf sch_ingress sch_mqprio sch_prio sch_htb cls_u32 cls_flower
-    cls_matchall act_mirred act_police nf_tables nft_ct ip_tables iptable_filter nf_conntrack
-    psample pktgen tcp_bbr tls sctp kvm_intel kvm_amd vfio-pci vfio_iommu_type1 pci-stub uio_pci_generic
-    9p 9pnet_virtio netdevsim
+    sch_fq sch_fq_codel sch_netem sch_tbf sch_ingress sch_mqprio sch_prio sch_htb cls_u32
+    cls_flower cls_matchall act_mirred act_police act_gact vrf ip_gre nf_tables nft_ct ip_tables
+    iptable_filter nf_conntrack psample pktgen tcp_bbr tls sctp kvm_intel kvm_amd vfio-pci
+    vfio_iommu_type1 pci-stub uio_pci_generic 9p 9pnet_virtio netdevsim
     xenfs xen-privcmd xen-evtchn xen-gntdev xen-gntalloc xen-netback xen-pciback xen-netfront xen-pcifront
 """.split()
 

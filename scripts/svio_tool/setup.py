@@ -13,6 +13,7 @@ from svio_tool.packages import FOR_BENCH, FOR_BROWSER, FOR_DISK, FOR_FUZZING, FO
     FOR_TESTS, PackagesStep
 from svio_tool.paths import DEBUG_KERNEL, KERNELS
 from svio_tool.qemu_headers import QemuHeadersStep
+from svio_tool.selftests import SelftestsStep
 from svio_tool.xen_image import XenImageStep, XenToolsStep
 
 
@@ -24,7 +25,7 @@ def _registry():
             PackagesStep("packages-report", "Debian packages for the report", FOR_REPORT),
             PackagesStep("packages-browser", "a browser for the report's tests", FOR_BROWSER),
             PackageStep(), DriverDiskStep(), XenToolsStep(), XenImageStep(),
-            QemuHeadersStep(), BaseStep(), CheckpatchStep(),
+            QemuHeadersStep(), BaseStep(), CheckpatchStep(), SelftestsStep(),
             MesonStep("configure", BUILD_DIRS["none"]),
             NinjaStep("compile", "board, plugin and tools", BUILD_DIRS["none"], (), ("configure",)),
             NinjaStep("compile-tests", "unit tests", BUILD_DIRS["none"],

@@ -70,7 +70,8 @@ class Vm:
 
     def __init__(self, name="vm", nics=(), netdevs=(), machine="q35", accel=None, smp=1, memory=512,
                  kernel=DEFAULT_KERNEL, extra=(), append="", plugin=None, run_dir=None, boot_timeout=180,
-                 wait=True, interactive=False, detached=False, before=()):
+                 wait=True, interactive=False, detached=False, before=(), archives=(),
+                 shared_memory=False):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name):
             raise SvioError(f"A VM's name has letters, digits, dots and dashes only, not: {name}")
         self.name, self.nics, self.netdevs = name, list(nics), list(netdevs)
@@ -84,6 +85,8 @@ class Vm:
         self.boot_timeout, self.wait, self.interactive = boot_timeout, wait, interactive
         self.detached = detached        # it may go on when we end, and then has the name
         self.before = list(before)      # words before QEMU's, of a program that becomes QEMU
+        self.archives = list(archives)  # more of the guest's file system (guest_image.py)
+        self.shared_memory = shared_memory      # with another process: a board's, for example
         self.run_dir = Path(run_dir) if run_dir else RUN / name
         self.sockets = self.run_dir
         self.process = self.monitor = self.agent = None
@@ -97,7 +100,11 @@ class Vm:
                  "-display", "none"]
         if self.plugin:
             words += ["-plugin", str(PLUGIN)]
-        words += ["-machine", self.machine, *self.acceleration(), "-smp", str(self.smp),
+        machine = self.machine
+        if self.shared_memory:
+            machine += ",memory-backend=ram"
+            words += ["-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on"]
+        words += ["-machine", machine, *self.acceleration(), "-smp", str(self.smp),
                   "-m", str(self.memory), *self.system()]
         words += self._channels()
         for netdev in self.netdevs:
@@ -109,11 +116,16 @@ class Vm:
     def acceleration(self):
         return acceleration(self.accel)
 
+    @property
+    def initrd(self):
+        """QEMU takes one file: with more archives than the image's, one of this VM's own."""
+        return self.run_dir / "initrd.cpio" if self.archives else guest_image.initrd(self.kernel)
+
     def system(self):
         """What the VM boots."""
         shell = "svio.shell" if self.interactive else "loglevel=7"
         return ["-no-reboot", "-kernel", str(kernels.info(self.kernel)["image"]),
-                "-initrd", str(guest_image.initrd(self.kernel)),
+                "-initrd", str(self.initrd),
                 "-append", f"console=ttyS0 panic=-1 {shell} {self.append}".strip()]
 
     def _channels(self):
@@ -187,6 +199,8 @@ class Vm:
     def check_image(self):
         if not guest_image.initrd(self.kernel).exists():
             raise SvioError("The guest image is not built yet: run scripts/svio setup.")
+        if self.archives:
+            guest_image.join(self.initrd, (guest_image.initrd(self.kernel), *self.archives))
 
     def _claim(self):
         """One VM of a name at a time; the name is free again as soon as its owner is gone."""

@@ -170,7 +170,8 @@ class XenMachine(Vm):
         self.guests = {}
         self.wire, self.card_options, self.direct = wire, card_options, direct
         super().__init__(name, netdevs=netdevs, machine=bus, accel=accel, memory=memory,
-                         kernel=DEFAULT_KERNEL, plugin=True, **options)
+                         plugin=True, **options)
+        self.kernel = DEFAULT_KERNEL    # Xen's, also where tests want another guest kernel
 
     # --- the command line ---------------------------------------------------------------------------
 

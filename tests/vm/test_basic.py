@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One card at a time against a peer, on each kernel and machine."""
+import unittest
+
 from basics import BasicVm, Facts, Idle, LoadUnload, Ping, Transfer
 from disturb import Changes, Filters, Frames, Life, Overrun, SystemReset
-from sleep import MAY_SLEEP, Sleep
 from features import Xdp
+from sleep import MAY_SLEEP, Sleep
+from svio_tool.paths import GUEST_SLOWNESS
 
 
 class Healthy:
@@ -21,5 +24,6 @@ class TestPc(Facts, Ping, Transfer, SystemReset, Sleep, Frames, Healthy, BasicVm
     NAME, MACHINE, RESETS, EXTRA = "pc", "pc", 1, MAY_SLEEP["pc"]
 
 
+@unittest.skipIf(GUEST_SLOWNESS > 1, "the debug kernel is not this one")
 class TestLinux61(Facts, Ping, Transfer, Xdp, LoadUnload, Overrun, Healthy, BasicVm):
     NAME, KERNEL, LOADS = "linux-6.1", "6.1", 4

@@ -33,9 +33,8 @@ class TestBoard(unittest.TestCase):
     @classmethod
     def boot(cls, number):
         vm = cls.stack.enter_context(Vm(
-            f"board-{number}", plugin=True, memory=MEMORY, machine="q35,memory-backend=ram",
-            nics=[f"svio-vif,id=svio0,board={cls.board.socket},mac=52:54:00:76:70:{number:02x}"],
-            extra=["-object", f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on"]))
+            f"board-{number}", plugin=True, memory=MEMORY, shared_memory=True,
+            nics=[f"svio-vif,id=svio0,board={cls.board.socket},mac=52:54:00:76:70:{number:02x}"]))
         vm.run(f"ip addr add 10.9.0.{number + 1}/24 dev eth0 && ip link set eth0 up")
         return vm
 
@@ -125,10 +124,8 @@ class TestUserNetwork(unittest.TestCase):
         with tempfile.TemporaryDirectory(prefix="svio-vm-") as folder:
             board = BoardProcess(folder, "--port", "slirp")
             try:
-                with Vm("board-user", plugin=True, memory=MEMORY, machine="q35,memory-backend=ram",
-                        nics=[f"svio-vif,id=svio0,board={board.socket},mac={transfer.MAC}"],
-                        extra=["-object",
-                               f"memory-backend-memfd,id=ram,size={MEMORY}M,share=on"]) as vm:
+                with Vm("board-user", plugin=True, memory=MEMORY, shared_memory=True,
+                        nics=[f"svio-vif,id=svio0,board={board.socket},mac={transfer.MAC}"]) as vm:
                     transfer.prepare_guest(vm)
                     figures = transfer.exchange(vm, SIZE)
                     self.assertTrue(figures["agree"], figures)

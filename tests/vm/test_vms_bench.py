@@ -11,10 +11,12 @@ from pathlib import Path
 from unittest import mock
 
 from svio_tool import vms_bench
+from svio_tool.paths import GUEST_SLOWNESS
 from svio_tool.ui import SvioError
 from svio_tool.vms_lab import KINDS, SVIO, WAYS, Settings
 
 
+@unittest.skipIf(GUEST_SLOWNESS > 1, "it measures, which a guest that is slow on purpose is not for")
 class TestVmsBench(unittest.TestCase):
     svio_minutes = 1
 

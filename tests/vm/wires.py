@@ -205,12 +205,12 @@ class PeerProgram(Wire):
 class Flood:
     """Calls send(number) from a thread of its own, without end, until the block is left.
 
-    `pause`: seconds between two calls. A slow guest has longer ones in any case: one that only receives
+    `pause`: seconds between two calls. A slow guest has much longer ones in any case: one that only receives
     starves its own kernel's threads."""
 
     def __init__(self, send, pause=0.0):
         self.send, self.sent, self.error = send, 0, None
-        self.pause = max(pause, 0.001) * GUEST_SLOWNESS if GUEST_SLOWNESS > 1 else pause
+        self.pause = max(pause, PAUSE) * GUEST_SLOWNESS ** 2 if GUEST_SLOWNESS > 1 else pause
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
