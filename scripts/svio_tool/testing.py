@@ -275,7 +275,7 @@ def _python_tests(tally, suite):
     kernels = {"vm": KERNELS, DEBUG: (DEBUG_KERNEL,)}.get(suite, ())
     for kernel in kernels:
         steps += setup.guest(kernel) + [f"hostile-{kernel}"]
-    if suite in ("xen", "vm"):      # two of the lessons are Xen's
+    if suite == "xen":
         steps.append("xen-image")
     if not _set_up(tally, f"{suite}/set-up", steps):
         return

@@ -4,9 +4,10 @@ import contextlib
 import io
 import unittest
 
-from svio_tool import lesson
+from svio_tool import lesson, setup
 from svio_tool.lessons import LESSONS
 from svio_tool.paths import GUEST_SLOWNESS
+from svio_tool.worker import long
 
 
 class Lessons(unittest.TestCase):
@@ -60,9 +61,14 @@ class TestLessons(Lessons):
         self.assertGreater(found["counted"]["error_dma"], 0)
 
 
+@long
 @unittest.skipIf(GUEST_SLOWNESS > 1, "the machine with Xen has a kernel of its own")
 class TestXenLessons(Lessons):
     svio_minutes = 2
+
+    @classmethod
+    def setUpClass(cls):
+        setup.ensure(["xen-image"])
 
     def test_split_driver_and_direct_access(self):
         """Both in one boot of Xen."""
