@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The verb "test": every suite, each test on a line as it ends, one closing line for all."""
 import contextlib
+import fnmatch
 import json
 import os
 import re
@@ -20,6 +21,8 @@ SUITES = ("unit", "fuzz", "device", "device-asan", "vm", "xen")
 LONG_SUITES = ("device-asan", "xen")
 # The vm suite once more, in a guest whose kernel looks for bugs.
 DEBUG = "debug-kernel"
+# Long simulations in one thread, which the thread sanitizer has nothing to say of.
+NO_THREADS = ("Shares.*",)
 # Their classes run beside each other; a machine with Xen in it wants all of the host. More turns than any has
 # classes, and few enough for a pipe.
 PARALLEL = ("unit", "device", "device-asan", "vm", DEBUG)
@@ -137,6 +140,8 @@ def _google_tests(tally, prefix, binary):
         tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} is not there")
         return None
     names = _google_names(binary, prefix, tally)
+    without = NO_THREADS if prefix == "unit-tsan" else ()
+    names = [name for name in names if not any(fnmatch.fnmatchcase(name, one) for one in without)]
     chosen = [name for name in names if tally.with_long or tally.pattern or not name.startswith("Long")]
     tally.left_out += len(names) - len(chosen)
     names = chosen
@@ -145,8 +150,9 @@ def _google_tests(tally, prefix, binary):
             tally.add(f"{prefix}/present", False, 0, f"{shown(binary)} has no test")
         return None
     command = [str(binary), "--gtest_color=no", f"--gtest_output=json:{LOG / (prefix + '.json')}"]
-    if tally.pattern or not tally.with_long:
-        command.append("--gtest_filter=" + (":".join(names) if tally.pattern else "-Long*"))
+    without += () if tally.with_long else ("Long*",)
+    if tally.pattern or without:
+        command.append("--gtest_filter=" + ":".join(names if tally.pattern else ("-" + ":".join(without),)))
     LOG.mkdir(parents=True, exist_ok=True)
     reader = _GoogleReader(tally, prefix)
     return Followed(command, reader.line, LOG / f"{prefix}.log", sanitizer_environment()), reader, len(names)
