@@ -4,6 +4,7 @@
 It is built once, in half an hour on two CPUs, and lies below build/ like the guest kernels from Debian's
 packages. debug-kernel.config says what differs from x86_64's defconfig.
 """
+import hashlib
 import json
 import re
 import shutil
@@ -47,7 +48,9 @@ class DebugKernelStep(Step):
         _trim(tree)
         version = (tree / "include/config/kernel.release").read_text().strip()
         facts = {"version": version, "image": "vmlinuz", "headers": "tree",
-                 "modules": f"install/lib/modules/{version}", "cc": "gcc"}
+                 "modules": f"install/lib/modules/{version}", "cc": "gcc",
+                 # What is built for this kernel is built anew with another configuration of the same version.
+                 "config": hashlib.sha256((tree / ".config").read_bytes()).hexdigest()}
         (base / "info.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
