@@ -71,14 +71,15 @@ class Vm:
     def __init__(self, name="vm", nics=(), netdevs=(), machine="q35", accel=None, smp=1, memory=512,
                  kernel=DEFAULT_KERNEL, extra=(), append="", plugin=None, run_dir=None, boot_timeout=180,
                  wait=True, interactive=False, detached=False, before=(), archives=(),
-                 shared_memory=False):
+                 shared_memory=False, more_memory=""):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name):
             raise SvioError(f"A VM's name has letters, digits, dots and dashes only, not: {name}")
         self.name, self.nics, self.netdevs = name, list(nics), list(netdevs)
         # So the same tests run with the debug kernel, whose shadow memory takes its part.
         self.kernel = os.environ.get("SVIO_GUEST_KERNEL") or kernel
         self.machine, self.smp = machine, smp
-        self.memory = memory + 1024 if self.kernel == DEBUG_KERNEL else memory
+        self.memory = memory + 1024 if self.kernel == DEBUG_KERNEL else memory      # MiB
+        self.more_memory = more_memory      # as -m takes it: ",slots=4,maxmem=4G"
         self.accel, self.extra, self.append = accel, [str(word) for word in extra], append
         # Models of ours come from the plugin; other models must not be measured with it loaded.
         self.plugin = any(_bare(nic, "svio") for nic in self.nics) if plugin is None else plugin
@@ -105,7 +106,7 @@ class Vm:
             machine += ",memory-backend=ram"
             words += ["-object", f"memory-backend-memfd,id=ram,size={self.memory}M,share=on"]
         words += ["-machine", machine, *self.acceleration(), "-smp", str(self.smp),
-                  "-m", str(self.memory), *self.system()]
+                  "-m", f"{self.memory}{self.more_memory}", *self.system()]
         words += self._channels()
         for netdev in self.netdevs:
             words += ["-netdev", netdev]

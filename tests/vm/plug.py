@@ -34,7 +34,7 @@ def arguments(words):
 class PlugCase(PairCase):
     """One VM whose cards sit in root ports."""
 
-    MEMORY, APPEND, IOMMU = "640", "", ()
+    MORE_MEMORY, APPEND, IOMMU = "", "", ()
 
     @classmethod
     def make_vm(cls):
@@ -42,8 +42,8 @@ class PlugCase(PairCase):
         devices = [*cls.IOMMU, *(card.port for card in cards), *(card.device() for card in cards)]
         return Vm(f"test-{cls.NAME}", nics=devices,
                   netdevs=[card.wire.netdev for card in cards if card.wire.netdev], machine=cls.MACHINE,
-                  smp=cls.SMP, memory=cls.MEMORY, kernel=cls.KERNEL, append=cls.APPEND, extra=cls.EXTRA,
-                  plugin=True)
+                  smp=cls.SMP, memory=640, more_memory=cls.MORE_MEMORY, kernel=cls.KERNEL,
+                  append=cls.APPEND, extra=cls.EXTRA, plugin=True)
 
     def namespace(self, card):
         return super().namespace(card) if any(card.name in pair for pair in self.PAIRS.values()) else None

@@ -21,7 +21,6 @@ REASONS = ("error_dma", "error_torn", "error_chain", "error_length", "error_flag
 class TestHostile(PairCase):
     NAME, SMP = "hostile", 2
     PAIRS = {"netdev": (1, "na", "nb"), "native": (2, "pa", "pb"), "steady": (3, "sa", "sb")}
-    MEMORY = 640 << 20              # bytes: of VmCase's machines
 
     @classmethod
     def cards(cls):
@@ -47,7 +46,8 @@ class TestHostile(PairCase):
         self.run_in(f"""set -e
             echo {place} >/sys/bus/pci/drivers/svio/unbind
             echo svio-hostile >/sys/bus/pci/devices/{place}/driver_override
-            insmod /tmp/svio_hostile.ko threads={THREADS} ops={100 * OPERATIONS} ram_end={self.MEMORY} {words}
+            insmod /tmp/svio_hostile.ko threads={THREADS} ops={100 * OPERATIONS} \
+                ram_end={self.vm.memory << 20} {words}
             [ "$(basename "$(readlink /sys/bus/pci/devices/{place}/driver)")" = svio-hostile ]""")
 
     def operations(self, card):

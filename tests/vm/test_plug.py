@@ -15,7 +15,7 @@ MIB = 1 << 20
 class TestPlug(Sleeper, Transfers, PlugCase):
     """The machine's default: ACPI hot-plug, whose guest gives a card back at once."""
 
-    NAME, MEMORY = "plug", "640,slots=4,maxmem=4G"
+    NAME, MORE_MEMORY = "plug", ",slots=4,maxmem=4G"
     # What is plugged in is the kernel's, and only there: so the rings get there.
     APPEND = "memhp_default_state=offline"
     EXTRA = MAY_SLEEP["q35"]
