@@ -35,7 +35,7 @@ PROBLEMS = re.compile("|".join((
 
 # Said by a healthy kernel on the machines that QEMU emulates.
 HARMLESS = re.compile(r"Spectre|Retbleed|MDS: |TAA: |MMIO Stale Data|mitigation|loading out-of-tree|"
-                      r"module verification failed")
+                      r"module verification failed|DMA-API: (preallocated|debugging enabled)")
 
 
 LIBC = ctypes.CDLL(None)
