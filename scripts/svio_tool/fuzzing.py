@@ -17,8 +17,8 @@ from svio_tool.paths import LOG, TESTS, shown
 from svio_tool.ui import SvioError
 
 # New inputs of each target in a run of all tests: a million together. What costs more gets fewer.
-TARGETS = {"send": 150_000, "receive": 150_000, "registers": 190_000, "mailbox": 210_000, "events": 100_000,
-           "life": 60_000, "state": 15_000, "offload": 100_000, "management": 25_000,
+TARGETS = {"send": 180_000, "receive": 150_000, "registers": 190_000, "mailbox": 210_000, "events": 100_000,
+           "life": 90_000, "state": 15_000, "offload": 40_000, "management": 25_000,
            "attach": 25_000}
 FIXED_SEED = 1
 QUICK = 200_000     # in the default run, over all targets
