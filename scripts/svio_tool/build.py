@@ -48,10 +48,9 @@ class MesonStep(Step):
         self.title = "build configuration" + ("" if sanitizer == "none" else f", {sanitizer} sanitizer")
 
     def options(self):
-        options = [f"-Dwerror={werror()}", f"-Dsanitize_board={self.sanitizer}"]
-        # Half of such a build is the optimizer's, and saves its tests less; fuzzing's inputs it does help.
-        if self.sanitizer in ("address", "thread"):
-            options.append("-Doptimization=1")
+        # Half of a sanitizer's build is the optimizer's, and saves its tests less; fuzzing's inputs it does help.
+        level = 1 if self.sanitizer in ("address", "thread") else 2
+        options = [f"-Dwerror={werror()}", f"-Dsanitize_board={self.sanitizer}", f"-Doptimization={level}"]
         # The board alone needs nothing of QEMU's.
         return options + ([f"-Dqemu_headers={QEMU_HEADERS}"] if self.plugin else [])
 
