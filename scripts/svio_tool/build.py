@@ -48,7 +48,7 @@ class MesonStep(Step):
         self.title = "build configuration" + ("" if sanitizer == "none" else f", {sanitizer} sanitizer")
 
     def options(self):
-        # Half of a sanitizer's build is the optimizer's, and saves its tests less; fuzzing's inputs it does help.
+        # Half of a sanitizer's build is the optimizer's, and saves its tests less; fuzzing it does help.
         level = 1 if self.sanitizer in ("address", "thread") else 2
         options = [f"-Dwerror={werror()}", f"-Dsanitize_board={self.sanitizer}", f"-Doptimization={level}"]
         # The board alone needs nothing of QEMU's.
