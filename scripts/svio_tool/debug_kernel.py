@@ -38,7 +38,8 @@ class DebugKernelStep(Step):
         base = kernel_dir(DEBUG_KERNEL)
         tree = base / "tree"
         (base / "info.json").unlink(missing_ok=True)
-        _unpack(base, tree, log)
+        shutil.rmtree(base, ignore_errors=True)
+        unpack_source(tree, log)
         _configure(tree, log)
         _make(tree, log, "bzImage", "modules")
         modules = base / "install"
@@ -54,17 +55,18 @@ class DebugKernelStep(Step):
         (base / "info.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _unpack(base, tree, log):
+def unpack_source(tree, log, parts=("",)):
+    """Debian's source of the kernel in a new folder; of parts only, all whose names begin so."""
     source = apt.own_apt()
     source.update(log)
-    debs = source.download([SOURCE], JUNK / "kernel-source", log)
-    unpacked = JUNK / "kernel-source/unpacked"
-    log.run(["dpkg", "-x", debs[0], unpacked], f"Could not unpack {debs[0].name}")
-    shutil.rmtree(base, ignore_errors=True)
+    folder = JUNK / "kernel-source"
+    debs = source.download([SOURCE], folder, log)
+    log.run(["dpkg", "-x", debs[0], folder / "unpacked"], f"Could not unpack {debs[0].name}")
+    archive = next(folder.glob("unpacked/usr/src/linux-source-*.tar.xz"))
     tree.mkdir(parents=True)
-    archive = next(unpacked.glob("usr/src/linux-source-*.tar.xz"))
-    log.run(["tar", "-xf", archive, "-C", tree, "--strip-components=1"], f"Could not unpack {archive.name}")
-    shutil.rmtree(JUNK / "kernel-source")
+    log.run(["tar", "-xf", archive, "-C", tree, "--strip-components=1", "--wildcards",
+             *(f"*/{part}*" for part in parts)], f"Could not unpack {archive.name}")
+    shutil.rmtree(folder)
 
 
 def _configure(tree, log):

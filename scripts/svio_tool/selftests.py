@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 
 from svio_tool import apt, build, guest_image, host
-from svio_tool.debug_kernel import SOURCE
+from svio_tool.debug_kernel import SOURCE, unpack_source
 from svio_tool.guest_image import GUEST_IMAGE, unpacked_packages
 from svio_tool.paths import JUNK
 from svio_tool.steps import Step
@@ -23,7 +23,8 @@ ARCHIVE = GUEST_IMAGE / "selftests.cpio"
 # Where they lie in the guest, as in the kernel's tree.
 PLACE = "usr/src/linux"
 DRIVERS_NET = f"/{PLACE}/tools/testing/selftests/drivers/net"
-# What of the tree they use (drivers/net/README.rst, and what the scripts load).
+# What of the tree they use (drivers/net/README.rst, and what the scripts load). A part stands for all whose
+# names begin so: net/lib is a folder and a script.
 PARTS = ("tools/testing/selftests/drivers/net", "tools/testing/selftests/net/lib",
          "tools/testing/selftests/net/net_helper.sh", "tools/testing/selftests/net/forwarding/lib.sh",
          "tools/testing/selftests/net/forwarding/tc_common.sh",
@@ -48,32 +49,16 @@ class SelftestsStep(Step):
         return [ARCHIVE]
 
     def run(self, log):
-        tree = _source(log)
+        tree = JUNK / "selftests-tree"
+        shutil.rmtree(tree, ignore_errors=True)
+        unpack_source(tree, log, PARTS)
+        if not (tree / "tools/testing/selftests/drivers/net/README.rst").exists():
+            raise SvioError(f"{SOURCE} has no selftests of network drivers where they are looked for.")
         _compile(tree, log)
         GUEST_IMAGE.mkdir(parents=True, exist_ok=True)
         with unpacked_packages("selftests", PACKAGES, UNUSED, log, source=apt.trixie_apt()) as root:
             guest_image.write(ARCHIVE, functools.partial(_content, root, tree))
         shutil.rmtree(tree)
-
-
-def _source(log):
-    """The parts of the kernel's tree, in a folder."""
-    source = apt.own_apt()
-    source.update(log)
-    debs = source.download([SOURCE], JUNK / "selftests-source", log)
-    unpacked = JUNK / "selftests-source/unpacked"
-    tree = JUNK / "selftests-tree"
-    shutil.rmtree(tree, ignore_errors=True)
-    tree.mkdir(parents=True)
-    log.run(["dpkg", "-x", debs[0], unpacked], f"Could not unpack {debs[0].name}")
-    archive = next(unpacked.glob("usr/src/linux-source-*.tar.xz"))
-    # A part stands for all whose names begin so: net/lib is a folder and a script.
-    log.run(["tar", "-xf", archive, "-C", tree, "--strip-components=1", "--wildcards",
-             *(f"*/{part}*" for part in PARTS)], f"Could not unpack {archive.name}")
-    shutil.rmtree(JUNK / "selftests-source")
-    if not (tree / "tools/testing/selftests/drivers/net/README.rst").exists():
-        raise SvioError(f"{SOURCE} has no selftests of network drivers where they are looked for.")
-    return tree
 
 
 def _compile(tree, log):

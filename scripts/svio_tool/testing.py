@@ -151,8 +151,10 @@ def _google_tests(tally, prefix, binary):
         return None
     command = [str(binary), "--gtest_color=no", f"--gtest_output=json:{LOG / (prefix + '.json')}"]
     without += () if tally.with_long else ("Long*",)
-    if tally.pattern or without:
-        command.append("--gtest_filter=" + ":".join(names if tally.pattern else ("-" + ":".join(without),)))
+    if tally.pattern:
+        command.append("--gtest_filter=" + ":".join(names))
+    elif without:
+        command.append("--gtest_filter=-" + ":".join(without))
     LOG.mkdir(parents=True, exist_ok=True)
     reader = _GoogleReader(tally, prefix)
     return Followed(command, reader.line, LOG / f"{prefix}.log", sanitizer_environment()), reader, len(names)

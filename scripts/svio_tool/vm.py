@@ -188,20 +188,20 @@ class Vm:
         if len(str(self.run_dir / "agent")) > 100:
             # A unix socket's path has at most 107 bytes.
             self.sockets = Path(tempfile.mkdtemp(prefix="svio-"))
-        self.make_files()
         self.check_image()
+        self.make_files()
         if self.plugin and not PLUGIN.exists():
             raise SvioError("The plugin is not built yet: run scripts/svio setup.")
 
     def make_files(self):
         """What the command line refers to, also when somebody else runs it."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        if self.archives:
+            guest_image.join(self.initrd, (guest_image.initrd(self.kernel), *self.archives))
 
     def check_image(self):
         if not guest_image.initrd(self.kernel).exists():
             raise SvioError("The guest image is not built yet: run scripts/svio setup.")
-        if self.archives:
-            guest_image.join(self.initrd, (guest_image.initrd(self.kernel), *self.archives))
 
     def _claim(self):
         """One VM of a name at a time; the name is free again as soon as its owner is gone."""

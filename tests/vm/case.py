@@ -57,6 +57,7 @@ class Card:
 class VmCase(unittest.TestCase):
     NAME = ""
     KERNEL, MACHINE, SMP, EXTRA = "6.12", "q35", 1, ()
+    MEMORY, ARCHIVES = 640, ()
     maxDiff = 20000
     dead = False
 
@@ -106,7 +107,8 @@ class VmCase(unittest.TestCase):
         cards = cls.card.values()
         return Vm(f"test-{cls.NAME}", nics=[card.device() for card in cards],
                   netdevs=[card.wire.netdev for card in cards if card.wire.netdev], machine=cls.MACHINE,
-                  smp=cls.SMP, memory=640, kernel=cls.KERNEL, extra=cls.EXTRA)
+                  smp=cls.SMP, memory=cls.MEMORY, kernel=cls.KERNEL, extra=cls.EXTRA,
+                  archives=cls.ARCHIVES)
 
     @classmethod
     def tearDownClass(cls):

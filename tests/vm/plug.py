@@ -42,7 +42,7 @@ class PlugCase(PairCase):
         devices = [*cls.IOMMU, *(card.port for card in cards), *(card.device() for card in cards)]
         return Vm(f"test-{cls.NAME}", nics=devices,
                   netdevs=[card.wire.netdev for card in cards if card.wire.netdev], machine=cls.MACHINE,
-                  smp=cls.SMP, memory=640, more_memory=cls.MORE_MEMORY, kernel=cls.KERNEL,
+                  smp=cls.SMP, memory=cls.MEMORY, more_memory=cls.MORE_MEMORY, kernel=cls.KERNEL,
                   append=cls.APPEND, extra=cls.EXTRA, plugin=True)
 
     def namespace(self, card):

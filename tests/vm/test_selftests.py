@@ -12,7 +12,6 @@ from pathlib import Path
 from case import Card, VmCase
 from svio_tool import selftests, setup
 from svio_tool.paths import LOG
-from svio_tool.vm import Vm
 from svio_tool.worker import long
 from wires import cross
 
@@ -65,7 +64,7 @@ def results(status, text):
 
 @long
 class TestSelftests(VmCase):
-    NAME, SMP = "selftests", 2
+    NAME, SMP, MEMORY, ARCHIVES = "selftests", 2, 1536, [selftests.ARCHIVE]
     svio_minutes = 5
     svio_patience = MOST + 300
 
@@ -81,14 +80,9 @@ class TestSelftests(VmCase):
         return cards
 
     @classmethod
-    def make_vm(cls):
-        return Vm("test-selftests", nics=[card.device() for card in cls.card.values()], smp=cls.SMP,
-                  memory=1536, kernel=cls.KERNEL, archives=[selftests.ARCHIVE])
-
-    @classmethod
     def prepare(cls):
         cls.listing = []
-        cls.vm.run("cat >/tmp/runner.py", stdin=RUNNER.read_bytes())
+        cls.vm.put("/tmp/runner.py", RUNNER.read_bytes())
         found = cls.run_in(f"cd {selftests.DRIVERS_NET}; ls *.py *.sh hw/*.py hw/*.sh; ls -d */").split()
         cls.scripts = [name for name in found if not name.endswith(("/", "_lib.sh"))]
         cls.folders = [name[:-1] for name in found if name.endswith("/")]
