@@ -28,8 +28,10 @@ class Capture:
 
     number = 0
 
-    def __init__(self, vm, dev, words, promiscuous=False):
+    def __init__(self, vm, dev, words, promiscuous=False, prefix=""):
+        """prefix: words before the command, as of another network namespace."""
         self.vm, self.dev, self.words, self.promiscuous = vm, dev, words, promiscuous
+        self.prefix = prefix
         Capture.number += 1
         self.path = f"/tmp/capture{Capture.number}"
 
@@ -37,8 +39,8 @@ class Capture:
         mode = "" if self.promiscuous else "-p"
         # Only what comes in; each frame is written at once. Of a card with offloads each slot of tcpdump's
         # ring is as long as the longest frame may be.
-        self.process = self.vm.spawn("exec tcpdump -Z root -n -U --immediate-mode -Q in -B 16384 "
-                                     f"-s {LONGEST} {mode} -i {self.dev} -w {self.path} "
+        self.process = self.vm.spawn(f"exec {self.prefix} tcpdump -Z root -n -U --immediate-mode -Q in "
+                                     f"-B 16384 -s {LONGEST} {mode} -i {self.dev} -w {self.path} "
                                      f"{self.words} 2>{self.path}.err")
         wait_for(lambda: "listening on" in self.vm.run(f"cat {self.path}.err", check=False).out,
                  "tcpdump listens")
