@@ -70,6 +70,18 @@ static inline void svio_queues_set_napi(struct net_device *netdev, u32 index,
 #endif
 }
 
+/* Whether GRO holds no frame of this NAPI, and is not told to hold any beyond a poll. */
+static inline bool svio_gro_idle(const struct napi_struct *napi)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+	return !napi->gro.bitmask && !READ_ONCE(napi->gro_flush_timeout);
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+	return !napi->gro_bitmask && !READ_ONCE(napi->gro_flush_timeout);
+#else
+	return !napi->gro_bitmask && !READ_ONCE(napi->dev->gro_flush_timeout);
+#endif
+}
+
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
 #define SVIO_HAVE_RXFH_PARAM
 #endif

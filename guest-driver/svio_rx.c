@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* svio VIF driver: the receive queue (SPEC 5.4) */
 #include <linux/prefetch.h>
+#include <net/busy_poll.h>
 
 #include "svio.h"
 
@@ -238,7 +239,20 @@ static void svio_rx_consume(struct svio_rx *rx, int count)
 	}
 }
 
-static void svio_rx_deliver(struct svio_rx *rx, struct sk_buff *skb, int count, u32 bytes)
+/*
+ * A short frame that is alone, as in a conversation: there is nothing to merge it
+ * with, and GRO would be a detour of a twentieth of all that the guest does for a
+ * round trip. Only the first of a poll can be, so none overtakes another.
+ */
+static bool svio_rx_alone(const struct svio_rx *rx, u32 bytes, bool first)
+{
+	return first && bytes <= SVIO_RX_COPYBREAK && !svio_rx_ready(rx) &&
+	       svio_gro_idle(rx->napi);
+}
+
+/* The message is consumed: rx->next is after it. */
+static void svio_rx_deliver(struct svio_rx *rx, struct sk_buff *skb, int count, u32 bytes,
+			    bool first)
 {
 	skb->protocol = eth_type_trans(skb, rx->priv->netdev);
 	skb_record_rx_queue(skb, rx->index);
@@ -252,11 +266,16 @@ static void svio_rx_deliver(struct svio_rx *rx, struct sk_buff *skb, int count, 
 		u64_stats_inc(&rx->stats.chained);
 	u64_stats_update_end(&rx->stats.sync);
 
-	napi_gro_receive(rx->napi, skb);
+	if (svio_rx_alone(rx, bytes, first)) {
+		skb_mark_napi_id(skb, rx->napi);
+		netif_receive_skb(skb);
+	} else {
+		napi_gro_receive(rx->napi, skb);
+	}
 }
 
 /* Takes the message at the head, whatever becomes of it. False: the queue is broken. */
-static bool svio_rx_take(struct svio_rx *rx)
+static bool svio_rx_take(struct svio_rx *rx, bool first)
 {
 	struct sk_buff *skb = NULL;
 	u32 bytes;
@@ -295,7 +314,7 @@ static bool svio_rx_take(struct svio_rx *rx)
 		skb = svio_rx_describe(rx, skb);
 	svio_rx_consume(rx, count);
 	if (likely(skb))
-		svio_rx_deliver(rx, skb, count, bytes);
+		svio_rx_deliver(rx, skb, count, bytes, first);
 	return true;
 }
 
@@ -308,7 +327,7 @@ int svio_rx_clean(struct svio_rx *rx, int budget)
 	while (work < budget && svio_rx_ready(rx)) {
 		/* Ownership first: the rest of the entry is stale until DONE is seen. */
 		dma_rmb();
-		if (!svio_rx_take(rx))
+		if (!svio_rx_take(rx, work == 0))
 			break;
 		work++;
 		if (rx->ring.size - (rx->post - rx->next) >= batch)
