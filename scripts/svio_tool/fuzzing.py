@@ -26,8 +26,9 @@ FOLDER = BUILD_DIRS["fuzzer"]
 FINDINGS = FOLDER / "findings"
 CORPUS = TESTS / "fuzz" / "corpus"
 EXECUTED = re.compile(r"^stat::number_of_executed_units:\s+(\d+)", re.M)
-# Longest input in bytes, and seconds for one before it counts as hung.
-LONGEST, PATIENCE = 160, 60
+PIECES = re.compile(r"^stat::pieces_of_guests:\s+(\d+)", re.M)
+# Longest input in bytes, also of a run by hand, and seconds for one before it counts as hung.
+LONGEST, LONGEST_BY_HAND, PATIENCE = 160, 4096, 60
 
 
 def binary(target):
@@ -74,11 +75,12 @@ def _verdict(target, status, text, wanted):
 
 
 def _corpus(target):
+    """(ok, detail, pieces): the stored inputs, of which pieces are not counted."""
     files = sorted((CORPUS / target).iterdir()) if (CORPUS / target).is_dir() else []
     if not files:
-        return False, f"{shown(CORPUS / target)} is empty"
+        return False, f"{shown(CORPUS / target)} is empty", 0
     # With files for arguments each runs once, and no other.
-    return _verdict_of_files(target, files, *_run(target, "corpus", files))
+    return *_verdict_of_files(target, files, *_run(target, "corpus", files)), 0
 
 
 def _verdict_of_files(target, files, status, text):
@@ -90,7 +92,8 @@ def _verdict_of_files(target, files, status, text):
 
 
 def _fresh(target, inputs, seed, keep):
-    """New inputs. What is worth keeping of them lies in build/fuzz/found; by hand it is built upon."""
+    """New inputs: (ok, detail, pieces of guests in them). What is worth keeping of them lies in
+    build/fuzz/found; by hand it is built upon."""
     found = FOLDER / "found" / target
     if not keep:
         shutil.rmtree(found, ignore_errors=True)
@@ -98,8 +101,10 @@ def _fresh(target, inputs, seed, keep):
     # libFuzzer counts the stored inputs, and the empty one, among its runs.
     old = sum(1 for folder in (found, CORPUS / target) for _ in folder.iterdir())
     status, text = _run(target, "inputs", [f"-runs={inputs + old + 1}", f"-seed={seed}",
-                                           f"-max_len={LONGEST}", "-len_control=0", found, CORPUS / target])
-    return _verdict(target, status, text, inputs + old)
+                                           f"-max_len={LONGEST_BY_HAND if keep else LONGEST}",
+                                           "-len_control=0", found, CORPUS / target])
+    pieces = PIECES.search(text)
+    return *_verdict(target, status, text, inputs + old), int(pieces[1]) if pieces else 0
 
 
 def wanted(tally):
@@ -130,16 +135,21 @@ def run(tally, inputs=None, seed=None, jobs=None, by_name=True):
     def timed(function, arguments):
         begin = time.monotonic()
         try:
-            ok, detail = function(*arguments)
+            ok, detail, pieces = function(*arguments)
         except (OSError, SvioError) as error:
-            ok, detail = False, str(error)
-        return ok, time.monotonic() - begin, detail
+            ok, detail, pieces = False, str(error), 0
+        return (ok, time.monotonic() - begin, detail), pieces
 
     with concurrent.futures.ThreadPoolExecutor(jobs or host.cores()) as pool:
         running = {pool.submit(timed, function, arguments): name for name, function, arguments in work}
         try:
+            total = 0
             for done in concurrent.futures.as_completed(running):
-                tally.add(running[done], *done.result())
+                verdict, pieces = done.result()
+                tally.add(running[done], *verdict)
+                total += pieces
+            ui.say(f"in the new inputs guests wrote {total:,} entries, words, registers, commands and "
+                   "requests")
         except BaseException:
             # Ctrl-C ends the targets that run; the others must not begin.
             pool.shutdown(wait=False, cancel_futures=True)

@@ -13,6 +13,22 @@ Attack::Attack(const uint8_t *data, size_t size) : in_(data, size), machine_(Mac
     machine_.begin(features, 4 + (choice & 3));
 }
 
+/// The others are the outside's: the wire, time, the cores' turns, migration.
+static bool of_guest(Move move) {
+    switch (move) {
+    case Move::Offer:
+    case Move::Work:
+    case Move::Sleep:
+    case Move::Time:
+    case Move::Wire:
+    case Move::Reload:
+    case Move::Tamper:
+        return false;
+    default:
+        return true;
+    }
+}
+
 int Attack::play(std::span<const Move> moves) {
     for (unsigned n = 0; n < most_moves && !in_.empty(); n++)
         move(moves[in_.u8() % moves.size()]);
@@ -22,6 +38,8 @@ int Attack::play(std::span<const Move> moves) {
 }
 
 void Attack::move(Move move) {
+    if (of_guest(move))
+        pieces.add();
     switch (move) {
     case Move::SendEntry:
         return entry(machine_.tx, true);

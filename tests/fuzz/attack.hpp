@@ -39,7 +39,7 @@ class Attack {
     int play(std::span<const Move> moves);
 
   private:
-    static constexpr unsigned most_moves = 100;
+    static constexpr unsigned most_moves = 1000;
 
     void move(Move move);
     Ring &ring() { return in_.u8() & 1 ? static_cast<Ring &>(machine_.rx) : machine_.tx; }

@@ -327,10 +327,12 @@ void AttachMachine::move(Input &in) {
         work();
         break;
     case 3:
+        pieces.add();
         for (size_t n = in.u8() % 32u, at = in.u16() * 16u; n-- > 0;)
             files_.ram()[(at + n) % ram_size] = in.u8();
         break;
     default:
+        pieces.add();
         packet(in, peer);
     }
     check();

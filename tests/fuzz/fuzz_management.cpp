@@ -194,6 +194,7 @@ void ManagementMachine::mailbox(Input &in) {
 }
 
 void ManagementMachine::move(Input &in) {
+    pieces.add();
     switch (in.below(12)) {
     case 0:
         return admin_raw(in);

@@ -25,6 +25,22 @@ class Input {
     const uint8_t *end_;
 };
 
+/// What a guest, or who stands in its place, has written in all inputs: entries, words of an event block or
+/// of memory, register accesses, doorbells, commands, requests. An input is a whole session of them. Printed
+/// in the end, beside libFuzzer's own statistics.
+class Pieces {
+  public:
+    Pieces() = default;
+    Pieces(const Pieces &) = delete;
+    Pieces &operator=(const Pieces &) = delete;
+    ~Pieces() { fprintf(stderr, "stat::pieces_of_guests: %llu\n", count_); }
+    void add() { count_++; }
+
+  private:
+    unsigned long long count_ = 0;
+};
+inline Pieces pieces;
+
 /// An invariant of the device does not hold: the fuzzer keeps the input.
 [[noreturn]] inline void broken(const char *file, int line, const char *what, uint64_t a, uint64_t b) {
     fprintf(stderr, "%s:%d: %s does not hold (%#llx, %#llx)\n", file, line, what,
