@@ -53,6 +53,19 @@ class TestPair(PairCase):
     def check_tcp_both_ways(self, name):
         self.tcp_both_ways([end[3] for end in self.ends(name)], self.MIB[name])
 
+    def check_frames_held_by_gro(self, name):
+        """GRO may keep frames from poll to poll, and the driver then passes it with none."""
+        def hold(flush_ns, polls):
+            for ns, dev, _, _ in self.ends(name):
+                self.run_in(f"ip netns exec {ns} sh -c 'cd /sys/class/net/{dev} && "
+                            f"echo {flush_ns} >gro_flush_timeout && echo {polls} >napi_defer_hard_irqs'")
+        hold(200_000, 2)
+        self.ping(name, "-f -s 56", 500)
+        self.ping(name, "-i 0.02 -s 1400")
+        self.tcp_both_ways([end[3] for end in self.ends(name)], 3)
+        hold(0, 0)
+        self.ping(name, "-f -s 56", 500)
+
     def check_tcp_over_ipv6(self, name):
         index, one, other = self.PAIRS[name]
         self.ping(name, "-6 -i 0.02 -s 0", target=f"fd00:{index}::2")
