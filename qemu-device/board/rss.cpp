@@ -65,6 +65,8 @@ void Rss::use_pairs(unsigned n) {
 }
 
 void Rss::set_key(const RssKey &key) {
+    if (key == key_) // as in most states that are loaded
+        return;
     key_ = key;
     toeplitz_.set_key(key);
 }

@@ -15,7 +15,7 @@ from svio_tool import host, latency, transfer, ui
 from svio_tool.latency import BASELINE, SIZES, TX_SIZE
 from svio_tool.ui import SvioError
 
-ROUNDS, QUICK_ROUNDS = 3, 2
+ROUNDS, QUICK_ROUNDS = 5, 2
 
 
 def add_arguments(parser):
