@@ -56,7 +56,7 @@ def run(context):
     digest = hashlib.sha256(content).hexdigest()
     with booted("a VM with two cards", Vm("lesson", nics=NICS, netdevs=["user,id=n0"], memory=MEMORY,
                                           smp=2)) as vm:
-        vm.put("/tmp/svio_hostile.ko", hostile_module(DEFAULT_KERNEL).read_bytes())
+        vm.put("/tmp/svio_hostile.ko", hostile_module(vm.kernel).read_bytes())
         vm.run(UP.format(place=STEADY, address="10.0.2.15", peer="10.0.2.2"))
         before = vm.stats("attacked")
         with transfer.server(content) as daemon, ui.Progress("the attack, and downloads of 1 MiB "
