@@ -40,7 +40,7 @@ class TestLessons(Lessons):
         self.assertEqual([(step["reaches_other"], step["reaches_wire"]) for step in found["steps"]],
                          [(False, False), (True, False), (False, True), (True, True)])
 
-    @unittest.skipIf(GUEST_SLOWNESS > 1, "a guest that is slow on purpose comes back after the core's patience")
+    @unittest.skipIf(GUEST_SLOWNESS > 1, "a guest that is slow on purpose comes after the core's patience")
     def test_polling(self):
         found = self.teach("polling")["polling"]
         self.assertGreater(found["svio-sleep"]["doorbells"], found["svio-native"]["doorbells"])
