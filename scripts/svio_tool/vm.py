@@ -79,7 +79,7 @@ class Vm:
         self.kernel = os.environ.get("SVIO_GUEST_KERNEL") or kernel
         self.machine, self.smp = machine, smp
         self.memory = memory + 1024 if self.kernel == DEBUG_KERNEL else memory      # MiB
-        self.more_memory = more_memory      # as -m takes it: ",slots=4,maxmem=4G"
+        self.more_memory = more_memory      # as -m takes it: ",slots=32,maxmem=4G"
         self.accel, self.extra, self.append = accel, [str(word) for word in extra], append
         # Models of ours come from the plugin; other models must not be measured with it loaded.
         self.plugin = any(_bare(nic, "svio") for nic in self.nics) if plugin is None else plugin

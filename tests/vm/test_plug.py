@@ -15,7 +15,7 @@ MIB = 1 << 20
 class TestPlug(Sleeper, Transfers, PlugCase):
     """The machine's default: ACPI hot-plug, whose guest gives a card back at once."""
 
-    NAME, MORE_MEMORY = "plug", ",slots=4,maxmem=4G"
+    NAME, MORE_MEMORY = "plug", ",slots=32,maxmem=4G"
     # What is plugged in is the kernel's, and only there: so the rings get there.
     APPEND = "memhp_default_state=offline"
     EXTRA = MAY_SLEEP["q35"]
@@ -93,7 +93,10 @@ class TestPlug(Sleeper, Transfers, PlugCase):
         def disturb(_):
             number = next(numbers)
             self.vm.qmp("object-add", qom_type="memory-backend-ram", id=f"ram{number}", size=size)
-            self.vm.qmp("device_add", driver="pc-dimm", id=f"dimm{number}", memdev=f"ram{number}")
+            # In a slot of its own: the guest looks a moment later whether that of one that has left is empty,
+            # and in one that is not it hears of nothing new.
+            self.vm.qmp("device_add", driver="pc-dimm", id=f"dimm{number}", memdev=f"ram{number}",
+                        slot=number)
             self.wait(offline, "the guest sees the new memory")
             if number == 0:
                 for line in offline():
