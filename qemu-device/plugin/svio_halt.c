@@ -48,6 +48,7 @@ void svio_halt_polling(void *opaque, bool polling) {
 
     if (nic->halt_poll) {
         qatomic_add(&polling_cores, polling ? 1 : -1);
+        svio_places_polling(polling);
     }
 }
 
@@ -116,17 +117,20 @@ static void relock(QemuMutex *mutex) {
 /* Looks without the lock and decides with it, so that no wake-up is lost: true if there is work. */
 static bool poll_for_work(CPUState *cpu, QemuMutex *mutex, int64_t until) {
     int64_t now = get_clock(), before;
-    bool idle;
+    bool idle, shared = false;
 
     watch(1);
     qemu_mutex_unlock(mutex);
+    svio_places_change(now);
     do {
         /* Whoever works on the answer may need this very CPU. */
         before = now;
         sched_yield();
         idle = cpu_thread_is_idle(cpu) && !boards_raise();
         now = get_clock();
+        shared |= svio_places_turn(now - before);
     } while (idle && cores_poll() && now < until && now - before < HALT_POLL_CROWD_NS);
+    svio_places_note(shared);
     relock(mutex);
     watch(-1);
     take_raised();
@@ -164,6 +168,7 @@ bool svio_halt_install(void) {
     if (!wait_func && tcg_enabled() && qemu_tcg_mttcg_enabled()) {
         wait_func = qatomic_read(&qemu_cond_wait_func);
         qatomic_set(&qemu_cond_wait_func, svio_cond_wait);
+        svio_places_install();
     }
     return wait_func != NULL;
 }

@@ -27,4 +27,12 @@ bool svio_halt_install(void);
 SvioHaltBoard *svio_halt_watch(const int *fds, void (*take)(void *opaque), void *opaque);
 void svio_halt_forget(SvioHaltBoard *board);
 
+/* Places of vCPUs and cores: see svio_places.c. By the core: it begins to poll, or ends. */
+void svio_places_install(void);
+void svio_places_polling(bool polling);
+/* By a vCPU that polls: was a yield another's turn; had this halt such turns; change places if it is time. */
+bool svio_places_turn(int64_t yield_ns);
+void svio_places_note(bool shared);
+void svio_places_change(int64_t now);
+
 #endif
