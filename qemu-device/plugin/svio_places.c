@@ -6,7 +6,7 @@
  * multiple, and stays there, as Linux wakes a thread where it was. So a vCPU that notices it changes places
  * with the core, whose work is small.
  *
- * On two CPUs that made half of the median of a round trip in the bad case (62 us and 105 us).
+ * On two CPUs the median of a round trip was 62 us with the peer beside the core, and 105 us beside the vCPU.
  *
  * Threads are only moved, not bound: their affinities are as before in the end, and are respected. Cores of
  * another process (svio-board) are not moved.
