@@ -48,7 +48,10 @@ void svio_halt_polling(void *opaque, bool polling) {
 
     if (nic->halt_poll) {
         qatomic_add(&polling_cores, polling ? 1 : -1);
-        svio_places_polling(polling);
+        /* At a netdev QEMU's I/O thread takes part as well, and whose CPU it shares is a matter of chance. */
+        if (nic->port) {
+            svio_places_polling(polling);
+        }
     }
 }
 
