@@ -29,8 +29,6 @@
 /* On a board that machines share the answer is often another guest's work, which is emulated too. */
 #define HALT_POLL_SHARED_NS 600000
 #define HALT_POLL_START_NS 10000
-/* A yield that took so long let somebody else work: there are more who want to than CPUs. */
-#define HALT_POLL_CROWD_NS 100000
 #define RELOCK_TRIES 64
 
 static QemuCondWaitFunc wait_func;

@@ -10,6 +10,9 @@
 
 #include "svio_attach.h"
 
+/* A yield that took so long let somebody else work: there are more who want to than CPUs. */
+#define HALT_POLL_CROWD_NS 100000
+
 /* A board in another process. What its pages say is believed as far as a vCPU's budget goes. */
 typedef struct SvioHaltBoard {
     struct rcu_head rcu; /* first */

@@ -18,10 +18,9 @@
 #include "qemu/atomic.h"
 #include "qemu/timer.h"
 
-/* A yield that took as long was another's turn; one of a thread that is alone takes a tenth of that. What
- * takes longer than the other is no answer: there are more who want to work than CPUs. */
+/* A yield that took as long was another's turn; one of a thread that is alone takes a tenth of that. In a
+ * crowd it is no answer, and another place no better. */
 #define PLACES_TURN_NS 4000
-#define PLACES_TURN_MAX_NS 100000
 /* So many more halts with such a turn than without one. */
 #define PLACES_SHARED 48
 /* Between two changes; twice as long after each that did not help, which is to have so many halts without
@@ -68,7 +67,7 @@ void svio_places_polling(bool polling) {
 }
 
 bool svio_places_turn(int64_t yield_ns) {
-    return yield_ns >= PLACES_TURN_NS && yield_ns < PLACES_TURN_MAX_NS;
+    return yield_ns >= PLACES_TURN_NS && yield_ns < HALT_POLL_CROWD_NS;
 }
 
 void svio_places_note(bool shared) {
